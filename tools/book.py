@@ -123,6 +123,7 @@ def execute(
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
         store_widget_state=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
     )
     started, memory = time.monotonic(), None
     with _quiet_kernel_environment(), client.setup_kernel():
@@ -149,7 +150,7 @@ def _quiet_kernel_environment():
     "Run kernels of this Python, without the user's own start-up files and settings."
     with tempfile.TemporaryDirectory(prefix="gptbook-kernel-") as home:
         changes = {"JUPYTER_PATH": f"{sys.prefix}/share/jupyter", "JUPYTER_CONFIG_DIR": home, "IPYTHONDIR": home}
-        changes |= {"PYTHONWARNINGS": "default", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        changes |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         before = {key: os.environ.get(key) for key in (*changes, "MPLBACKEND")}
         os.environ.update(changes)
         os.environ.pop("MPLBACKEND", None)
