@@ -33,6 +33,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'gptbook.data._check_hash': ('data.html#_check_hash', 'gptbook/data.py'),
                               'gptbook.data._corpus_file': ('data.html#_corpus_file', 'gptbook/data.py'),
                               'gptbook.data._count_grams': ('data.html#_count_grams', 'gptbook/data.py'),
+                              'gptbook.data._download': ('data.html#_download', 'gptbook/data.py'),
                               'gptbook.data._draw': ('data.html#_draw', 'gptbook/data.py'),
                               'gptbook.data._find_grams': ('data.html#_find_grams', 'gptbook/data.py'),
                               'gptbook.data._gather': ('data.html#_gather', 'gptbook/data.py'),

