@@ -155,6 +155,7 @@ def _generate(
     "Sample one token after another, recomputing everything each time; `gptbook.generation` is the fast way."
     if temperature <= 0 or (top_k is not None and top_k < 1):
         raise ValueError(f"temperature {temperature} must be above 0 and top_k {top_k} at least 1 (1: the likeliest)")
+    self.check_ids(ids)
     was_training, _ = self.training, self.eval()
     for _ in range(max_new_tokens):
         logits = self(ids[:, -self.config.block_size :])[0][:, -1] / temperature  # (B, V)
