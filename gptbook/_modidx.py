@@ -74,6 +74,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'gptbook.explore.precompute': ('explore.html#precompute', 'gptbook/explore.py'),
                                  'gptbook.explore.show_control': ('explore.html#show_control', 'gptbook/explore.py'),
                                  'gptbook.explore.spread': ('explore.html#spread', 'gptbook/explore.py'),
+                                 'gptbook.explore.start_cell': ('explore.html#start_cell', 'gptbook/explore.py'),
                                  'gptbook.explore.thin': ('explore.html#thin', 'gptbook/explore.py')},
             'gptbook.feed_forward': { 'gptbook.feed_forward.Block': ('feed_forward.html#block', 'gptbook/feed_forward.py'),
                                       'gptbook.feed_forward.Block.__init__': ( 'feed_forward.html#block.__init__',

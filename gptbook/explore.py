@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_FRAMES', 'MAX_BYTES', 'LIGHT_BYTES', 'STYLE', 'SWAP', 'PLAY', 'START', 'SCRIPT', 'Knob', 'number_range',
-           'make_knob', 'make_knobs', 'no_figure_left', 'encode_figure', 'encode_png', 'make_frame', 'spread', 'thin',
-           'input_html', 'frame_html', 'control_html', 'precompute', 'live_control', 'show_control', 'explore',
-           'animate']
+           'make_knob', 'make_knobs', 'no_figure_left', 'encode_figure', 'encode_png', 'make_frame', 'spread',
+           'start_cell', 'thin', 'input_html', 'frame_html', 'control_html', 'precompute', 'live_control',
+           'show_control', 'explore', 'animate']
 
 # %% ../nbs/90_explore.ipynb #4041f4ee
 import contextlib
@@ -154,27 +154,28 @@ def encode_figure(
         svg = svg[svg.index("<svg") :]
         packed = len(gzip.compress(svg.encode(), mtime=0))
         if packed > LIGHT_BYTES:
-            png = encode_png(figure)
-            if len(png) < packed:
-                return {"png": b64encode(png).decode(), "width": width}
+            pixels = encode_png(figure)
+            if len(pixels["png"]) < packed * 4 / 3:
+                return pixels
     return {"svg": svg, "width": width}
 
 
 def encode_png(
     figure: Any,  # a matplotlib figure
-) -> bytes:  # a PNG with a palette, one pixel for a CSS pixel
+) -> dict[str, Any]:  # {"png": base64}, and its width in CSS pixels
     "Draw a figure in pixels of at most 256 colours."
     from PIL import Image
 
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=96)
     Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-    return small.getvalue()
+    return {"png": b64encode(small.getvalue()).decode(), "width": round(96 * figure.get_figwidth())}
 
 # %% ../nbs/90_explore.ipynb #cee3980d
 def make_frame(
     f: Callable[..., Any],  # the function to explore
     arguments: dict[str, Any],  # one value for each of its parameters
+    draw: Callable[[Any], dict[str, Any]] = encode_figure,  # what to do with a figure
 ) -> dict[str, Any]:  # {"svg": ...}, {"png": ...} or {"html": ...}
     "Call the function once and keep what it shows: a figure, HTML, or text (returned or printed)."
     printed = io.StringIO()
@@ -186,7 +187,7 @@ def make_frame(
                 result = newest()
             figure = getattr(result, "figure", result)  # axes know their figure
             if hasattr(figure, "savefig"):
-                frame = encode_figure(figure)
+                frame = draw(figure)
                 pyplot = sys.modules.get("matplotlib.pyplot")
                 if pyplot:
                     pyplot.close(figure)
@@ -206,6 +207,14 @@ def spread(
 ) -> list[int]:  # indices, the first and the last among them
     "Indices spread evenly over a list."
     return [round(i * (count - 1) / (keep - 1)) for i in range(keep)] if keep < count else list(range(count))
+
+
+def start_cell(
+    knobs: list[Knob],  # the knobs
+    kept: list[list[int]],  # for each, the positions kept
+) -> tuple[int, ...]:  # the position to show first
+    "The kept positions that are nearest to where the knobs start."
+    return tuple(min(k, key=lambda i: abs(i - knob.start)) for k, knob in zip(kept, knobs))
 
 
 def thin(
@@ -257,6 +266,7 @@ def control_html(
     knobs: list[Knob],  # one knob or two
     kept: list[list[int]],  # for each, the positions that have a frame
     frames: dict[tuple[int, ...], dict[str, Any]],  # a frame for each combination of positions
+    first: dict[str, Any],  # the frame to show while no script has run
     interval_ms: int = 0,  # with more than 0, a button plays the first knob, one position per so many milliseconds
 ) -> str:  # one self-contained piece of HTML
     "Write the control that needs no kernel: its knobs, its frames packed once, and the script that swaps them."
@@ -264,8 +274,7 @@ def control_html(
     cells = itertools.product(*kept)
     order = [unique.setdefault(json.dumps(frames[c]), len(unique)) for c in cells]
     packed = gzip.compress(f'{{"order": {order}, "frames": [{", ".join(unique)}]}}'.encode(), mtime=0)
-    starts = [min(range(len(k)), key=lambda i: abs(k[i] - knob.start)) for k, knob in zip(kept, knobs)]
-    first = frames[tuple(k[s] for k, s in zip(kept, starts))]
+    starts = [k.index(position) for k, position in zip(kept, start_cell(knobs, kept))]
     labels = [[knob.label(i) for i in k] for knob, k in zip(knobs, kept)]
     data = [{"name": knob.name, "labels": texts} for knob, texts in zip(knobs, labels)]
     rows = [input_html(knob, texts, start) for knob, texts, start in zip(knobs, labels, starts)]
@@ -295,10 +304,14 @@ def precompute(
             f"{' × '.join(str(len(k.values)) for k in knobs)} positions are more than the {MAX_FRAMES} that a page can hold, "
             "and choices cannot be thinned out; offer fewer choices"
         )
-    frames = {}
-    for cell in itertools.product(*kept):
-        frames[cell] = make_frame(f, {knob.name: knob.values[i] for knob, i in zip(knobs, cell)})
-    while len(text := control_html(knobs, kept, frames, interval_ms)) > MAX_BYTES:
+    arguments = {cell: {k.name: k.values[i] for k, i in zip(knobs, cell)} for cell in itertools.product(*kept)}
+    frames = {cell: make_frame(f, values) for cell, values in arguments.items()}
+    while True:
+        start = start_cell(knobs, kept)
+        first = make_frame(f, arguments[start], encode_png) if "svg" in frames[start] else frames[start]
+        text = control_html(knobs, kept, frames, first, interval_ms)
+        if len(text) <= MAX_BYTES:
+            return text
         count = math.prod(map(len, kept))
         kept = thin(kept, knobs, min(count - 1, int(count * MAX_BYTES / len(text)) + 1))
         if kept is None:
@@ -306,7 +319,6 @@ def precompute(
                 f"{count} frames take {len(text) // 1000} KB, more than the {MAX_BYTES // 1000} KB that a page should hold; make "
                 "the figure smaller (figsize), draw fewer points, or set rasterized=True on what has thousands of them"
             )
-    return text
 
 # %% ../nbs/90_explore.ipynb #fd957f1d
 STYLE = """
