@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['Callback', 'TrainConfig', 'learning_rate_share', 'make_optimizers', 'autocast', 'evaluate', 'training_flops',
-           'stop_on_interrupt', 'Trainer', 'read_checkpoint', 'plot_losses']
+           'stop_on_interrupt', 'read_checkpoint', 'Trainer', 'plot_losses', 'Samples', 'LivePlot', 'TensorBoard']
 
 # %% ../nbs/07_training.ipynb #b4321973
 import json
 import math
+import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,11 +35,11 @@ from .model import GPT, GPTConfig
 class TrainConfig:
     "How to train. Raises ValueError when a setting makes no sense."
 
-    steps: int = 1000  # optimiser steps
+    steps: int = 1000  # optimiser steps, at most
     batch_size: int = 16  # windows in one optimiser step, B
     accumulate: int = 1  # pieces in which a batch is computed, to save memory
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: Muon for the blocks' matrices, AdamW for the rest
-    learning_rate: float = 5e-3  # the highest, after warm-up
+    learning_rate: float = 1e-2  # the highest, after warm-up
     warmup: int = 30  # steps in which the learning rate climbs from zero
     decay: Literal["linear", "cosine", "constant"] = "linear"  # what it does after that
     final_share: float = 0.0  # the share of the highest learning rate that is left at the end
@@ -48,8 +51,8 @@ class TrainConfig:
     eval_windows: int | None = 64  # windows in such a look; None: the whole validation text
     patience: int | None = None  # looks without a better loss after which to stop and restore the best weights
     checkpoint_every: int = 500  # steps between two checkpoints
-    max_seconds: float | None = None  # stop after this time
-    max_flops: float | None = None  # stop after this many floating-point operations
+    max_seconds: float | None = None  # stop after this much time in training steps
+    max_flops: float | None = None  # stop after this many floating-point operations in training steps
     seed: int = 0  # of the order of the windows and of dropout
 
     def __post_init__(self):
@@ -58,18 +61,24 @@ class TrainConfig:
 # %% ../nbs/07_training.ipynb #5de2b019
 def _check_train_config(c: TrainConfig) -> None:
     "Refuse impossible settings, with a sentence that says what to change."
-    for name in ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every"):
-        if type(getattr(c, name)) is not int or getattr(c, name) < 1:
-            raise ValueError(f"{name} is {getattr(c, name)!r}; make it a whole number of at least 1")
-    for name in ("learning_rate", "clip", "max_seconds", "max_flops", "eval_windows", "patience"):
-        if getattr(c, name) is not None and not 0 < getattr(c, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(c, name)!r}; make it a positive number")
-    choices = {"optimizer": ("muon", "adamw"), "decay": ("linear", "cosine", "constant"), "precision": ("fp32", "bf16")}
-    for name, allowed in choices.items():
-        if getattr(c, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(c, name)!r}; choose one of {', '.join(allowed)}")
-    if c.warmup < 0 or c.weight_decay < 0 or not 0 <= c.final_share <= 1:
-        raise ValueError("warmup and weight_decay must not be negative, and final_share must lie between 0 and 1")
+    for name, hint in get_type_hints(TrainConfig).items():
+        value, options = getattr(c, name), get_args(hint)
+        if value is None and type(None) in options:
+            continue
+        if options and isinstance(options[0], str):
+            fits, advice = value in options, f"choose one of {', '.join(options)}"
+        elif hint is bool:
+            fits, advice = isinstance(value, bool), "choose True or False"
+        elif int in (hint, *options):
+            least = 0 if name in ("warmup", "seed") else 1
+            fits, advice = type(value) is int and value >= least, f"make it a whole number of at least {least}"
+        else:
+            low, high = {"weight_decay": (0, math.inf), "final_share": (0, 1)}.get(name, (5e-324, 1e300))
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+            advice = {"weight_decay": "make it 0 or more", "final_share": "make it a share from 0 to 1"}
+            advice = advice.get(name, "make it a positive number")
+        if not fits:
+            raise ValueError(f"{name} is {value!r}; {advice}")
     if c.batch_size % c.accumulate:
         raise ValueError(f"batch_size {c.batch_size} does not split into {c.accumulate} equal pieces; choose a divisor")
 
@@ -90,26 +99,30 @@ def make_optimizers(
     config: TrainConfig,  # which optimiser, learning rate, weight decay
 ) -> list[torch.optim.Optimizer]:  # one, or two that share the work
     "Muon (Jordan et al., 2024) for the matrices inside the blocks, AdamW (Loshchilov and Hutter, 2019) for the rest."
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if p.dim() == 2 and "blocks." in name and config.optimizer == "muon"]
-    rest = [p for _, p in named if not any(p is q for q in inner)]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        raise ValueError("no parameter of the model needs a gradient; set requires_grad where it is to be trained")
+    inner = {name: p for name, p in named.items() if "blocks." in name and p.dim() == 2}
+    muon = list(inner.values()) if config.optimizer == "muon" else []
+    rest = [p for name, p in named.items() if not (muon and name in inner)]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},  # scales and biases are not pulled to zero
     ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.95))
-    ]
-    if inner:  # match_rms_adamw scales Muon's steps so that both can share one learning rate (Liu et al., 2025)
-        muon = dict(lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        optimizers.append(torch.optim.Muon(inner, **muon))
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups := [group for group in groups if group["params"]]:
+        fused = groups[0]["params"][0].device.type in ("cpu", "cuda")  # one pass over the memory instead of ten
+        optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=fused))
+    if muon:  # match_rms_adamw scales the steps so that both can share one learning rate (Liu et al., 2025)
+        same = dict(lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        optimizers.append(torch.optim.Muon(muon, **same))
     return optimizers
 
 # %% ../nbs/07_training.ipynb #84dc5b24
 def autocast(
     device: torch.device,  # where the model is
     precision: Literal["fp32", "bf16"],  # of the products
-) -> Any:  # a context manager
+) -> AbstractContextManager:  # to use in a with statement
     "Compute matrix products in bfloat16 inside, or change nothing."
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
@@ -126,11 +139,13 @@ def evaluate(
     device = next(model.parameters()).device
     was_training, total, count = model.training, 0.0, 0
     model.eval()
-    for x, y in data.windows(batch_size, max_windows):
-        with autocast(device, precision):
-            total += model(x.to(device), y.to(device))[1].item() * y.numel()
-        count += y.numel()
-    model.train(was_training)
+    try:
+        for x, y in data.windows(batch_size, max_windows):
+            with autocast(device, precision):
+                total += model(x.to(device), y.to(device))[1].item() * y.numel()
+            count += y.numel()
+    finally:
+        model.train(was_training)
     return total / count
 
 # %% ../nbs/07_training.ipynb #963fdafb
@@ -142,19 +157,22 @@ def training_flops(
     "Six for every weight of a matrix and token (Kaplan et al., 2020), plus attention's, which grow with the context."
     with torch.device("meta"):  # shapes without memory
         model = GPT(config)
-    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name and "positions" not in name)
-    weights += config.vocab_size * config.n_embd if config.tie_weights else 0  # the head, though it shares its weights
+    looked_up = ("embedding.weight", "positions.")  # a table costs nothing to read a row from
+    matrices = {name: p for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith(looked_up)}
+    weights = sum(p.numel() for p in matrices.values())
+    if config.tie_weights:
+        weights += config.vocab_size * config.n_embd  # the head multiplies, even with weights that are not its own
     return tokens * (6 * weights + 12 * config.n_layer * config.n_embd * (context or config.block_size))
 
 # %% ../nbs/07_training.ipynb #48ec16a3
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked to stop
     "Turn the first Ctrl-C into a polite request, so that no step is cut in half; the second one interrupts at once."
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals only ever reach the main thread
+    asked, previous = threading.Event(), signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or previous in (signal.SIG_IGN, None):  # no signal comes here, or it is not ours to take
+        yield asked
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def ask(number: int, frame: Any) -> None:
         asked.set()
@@ -169,8 +187,32 @@ def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked
 # %% ../nbs/07_training.ipynb #5bba7b3c
 Callback = Callable[["Trainer", dict], None]  # called with the trainer and each record of the log
 
-class Trainer:
-    "Trains a GPT. `fit()` does the work; `history` holds what happened."
+
+def _check_data(model: GPT, train: TokenDataset, validation: TokenDataset | None) -> None:
+    "Refuse windows that the model cannot take."
+    for name, data in (("training", train), ("validation", validation)):
+        if data is not None and data.block_size > model.config.block_size:
+            raise ValueError(
+                f"the {name} windows have {data.block_size} tokens and the model's context only "
+                f"{model.config.block_size}; make the data with block_size={model.config.block_size} or less"
+            )
+
+
+def _make_folder(path: Path) -> Path:  # the same path
+    "Make the folder of a run, and find out before the training, not after it, whether one can write there."
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the run's folder {path} ({error.strerror}). "
+            "Choose another folder, or check that it is one, that you may write to it, and that the disk is not full."
+        ) from error
+
+# %% ../nbs/07_training.ipynb #cce421a0
+class _State:
+    "What a run knows: its parts, how far it is, and what happened."
 
     def __init__(
         self,
@@ -181,140 +223,93 @@ class Trainer:
         folder: str | Path | None = None,  # where checkpoints and metrics.jsonl go; None: nowhere
         callbacks: Sequence[Callback] = (),  # called with every record
     ):
+        _check_data(model, train_data, val_data)
         self.model, self.train_data, self.val_data, self.config = model, train_data, val_data, config
-        self.folder = None if folder is None else Path(folder)
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self.callbacks, self.history = list(callbacks), []
+        self.folder = None if folder is None else _make_folder(Path(folder))
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, config)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        torch.manual_seed(config.seed)
         self.forward = torch.compile(model) if config.compile else model
-        self.step, self.seconds, self.stopped = 0, 0.0, ""
+        self.generator = torch.Generator().manual_seed(config.seed)  # of the order of the windows
+        torch.manual_seed(config.seed)  # of dropout
+        self.history: list[dict] = []
+        self.callbacks, self.stopped = list(callbacks), ""  # stopped: "interrupted", "patience", or "" where it was not
+        self.step, self.seconds = 0, 0.0
         self.best_loss, self.best_step, self.best_weights = math.inf, 0, {}
         self.tokens_per_step = config.batch_size * train_data.block_size
         self.flops_per_step = training_flops(model.config, self.tokens_per_step, train_data.block_size)
 
     @property
     def progress(self) -> float:  # the share of the budget that is used, 0 to 1
-        c = self.config
-        spent = [self.step / c.steps]
-        spent += [self.seconds / c.max_seconds] if c.max_seconds else []
-        spent += [self.step * self.flops_per_step / c.max_flops] if c.max_flops else []
-        return min(1.0, max(spent))
-
-# %% ../nbs/07_training.ipynb #cce421a0
-def _train_step(self: Trainer) -> dict:  # what to log of this step
-    "One optimiser step. Raises FloatingPointError, before any weight changes, when the loss is not finite."
-    c, loss = self.config, 0.0
-    x, y = self.train_data.batch(c.batch_size, self.generator, self.device)
-    for x_part, y_part in zip(x.chunk(c.accumulate), y.chunk(c.accumulate)):
-        with autocast(self.device, c.precision):
-            part = self.forward(x_part, y_part)[1] / c.accumulate
-        part.backward()  # gradients of the pieces add up to the gradient of the batch
-        loss += part.item()
-    norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf).item()
-    if not math.isfinite(loss + norm):
-        raise FloatingPointError(
-            f"the loss became {loss} and the gradient's length {norm} at step {self.step + 1}; the weights are still "
-            f"those of step {self.step}. Lower learning_rate ({c.learning_rate}), or raise warmup ({c.warmup})."
-        )
-    learning_rate = c.learning_rate * learning_rate_share(self.step, self.progress, c)
-    for optimizer in self.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    self.step += 1
-    return {"step": self.step, "loss": loss, "learning_rate": learning_rate, "gradient": norm}
-
-Trainer.train_step = _train_step
+        c, shares = self.config, [self.step / self.config.steps]
+        shares += [self.seconds / c.max_seconds] if c.max_seconds else []
+        shares += [self.step * self.flops_per_step / c.max_flops] if c.max_flops else []
+        return min(1.0, max(shares))
 
 # %% ../nbs/07_training.ipynb #e9677b88
-def _evaluate(self: Trainer) -> dict:  # what to log
-    "Look at the validation text, and remember the best weights if there is a patience to lose."
-    c, data = self.config, self.val_data
-    loss = evaluate(self.model, data, c.eval_windows, max(1, c.batch_size // c.accumulate), c.precision)
-    if loss < self.best_loss:
-        self.best_loss, self.best_step = loss, self.step
-        if c.patience:
-            self.best_weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-    bits = bits_per_byte(loss, len(data), data.n_bytes) if data.n_bytes else None
-    return {"step": self.step, "val_loss": loss, "val_bits_per_byte": bits}
+class _Stepper(_State):
+    "One step of training, and one look at the validation text."
 
-def _log(self: Trainer, record: dict) -> None:  # one thing that happened
-    "Keep a record, write it to `metrics.jsonl`, pass it on."
-    record |= {
-        "tokens": self.step * self.tokens_per_step,
-        "flops": self.step * self.flops_per_step,
-        "seconds": round(self.seconds, 3),
-    }
-    self.history.append(record)
-    if self.folder is not None:
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-    for callback in self.callbacks:
-        callback(self, record)
-
-Trainer.evaluate, Trainer.log = _evaluate, _log
+    def train_step(self) -> dict:  # what to log of it
+        "One optimiser step. Raises FloatingPointError, before any weight changes, when the loss is not finite."
+        c, total = self.config, torch.zeros((), device=self.device)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        x, y = self.train_data.batch(c.batch_size, self.generator, self.device)
+        for x_part, y_part in zip(x.chunk(c.accumulate), y.chunk(c.accumulate)):
+            with autocast(self.device, c.precision):
+                part = self.forward(x_part, y_part)[1] / c.accumulate
+            part.backward()  # gradients of the pieces add up to the gradient of the batch
+            total += part.detach()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
+        loss, norm = total.item(), norm.item()
+        if not math.isfinite(loss + norm):
+            raise FloatingPointError(
+                f"at step {self.step + 1} the loss became {loss} and the gradient's length {norm}; the weights are still "
+                f"those of step {self.step}. Lower learning_rate ({c.learning_rate}) or raise warmup ({c.warmup})."
+            )
+        learning_rate = c.learning_rate * learning_rate_share(self.step, self.progress, c)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        self.step += 1
+        return {"step": self.step, "loss": loss, "learning_rate": learning_rate, "gradient": norm}
 
 # %% ../nbs/07_training.ipynb #ba3f4ec8
-def _fit(self: Trainer) -> list[dict]:  # the history
-    "Train until a budget is used up, patience ends, or Ctrl-C; then leave a checkpoint that resumes."
-    c, started = self.config, time.perf_counter() - self.seconds
-    bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=None)
-    self.model.train()
-    self.stopped = ""
-    with stop_on_interrupt() as asked, bar:
-        if self.val_data is not None and self.step == 0:
-            self.log(self.evaluate())
-        while self.progress < 1 and not self.stopped:
-            record = self.train_step()
-            self.seconds = time.perf_counter() - started
-            self.log(record)
-            bar.update()
-            speed = self.step * self.tokens_per_step / self.seconds
-            bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{self.best_loss:.3f}", tokens_per_s=f"{speed:,.0f}")
-            if self.val_data is not None and (self.step % c.eval_every == 0 or self.progress >= 1):
-                before = time.perf_counter()
-                self.log(self.evaluate())
-                started += time.perf_counter() - before  # looking is not training
-                looks = (self.step - self.best_step) // c.eval_every
-                self.stopped = "patience" if c.patience and looks >= c.patience else ""
-            if asked.is_set():
-                self.stopped = "interrupted"
-            if self.folder is not None and (self.step % c.checkpoint_every == 0 or self.stopped or self.progress >= 1):
-                self.save_checkpoint()
-    if self.best_weights and self.stopped != "interrupted":
-        self.model.load_state_dict(self.best_weights, strict=False)
-    return self.history
+class _Recorder(_Stepper):
+    "What is written down while a run goes on."
 
-Trainer.fit = _fit
+    def evaluate(self) -> dict:  # what to log
+        "Look at the validation text, and remember the best weights if there is a patience to lose."
+        c, data = self.config, self.val_data
+        loss = evaluate(self.model, data, c.eval_windows, c.batch_size // c.accumulate, c.precision)
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.step
+            if c.patience:
+                self.best_weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        bits = bits_per_byte(loss, len(data), data.n_bytes) if data.n_bytes else None
+        return {"step": self.step, "val_loss": loss, "val_bits_per_byte": bits}
+
+    def log(self, record: dict) -> None:  # one thing that happened; "step", "tokens", "flops", "seconds" are added
+        "Keep a record, write it to `metrics.jsonl`, pass it on."
+        done = {"tokens": self.step * self.tokens_per_step, "flops": self.step * self.flops_per_step}
+        record = {"step": self.step} | record | done | {"seconds": round(self.seconds, 3)}
+        self.history.append(record)
+        if self.folder is not None:
+            try:
+                with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise OSError(
+                    f"cannot write {self.folder / 'metrics.jsonl'} ({error.strerror}). The run is still in memory: "
+                    "make room or set `folder` to another folder, and call fit() again to go on."
+                ) from error
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):  # so that a callback that draws random numbers does not change the run
+            for callback in self.callbacks:
+                callback(self, record)
 
 # %% ../nbs/07_training.ipynb #d1916547
-def _save_checkpoint(self: Trainer) -> Path:  # the file
-    "Write weights, optimisers, random states and counters to `checkpoint.safetensors`: whole, or not at all."
-    tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
-    tensors |= {f"best.{name}": p for name, p in self.best_weights.items()}
-    for i, optimizer in enumerate(self.optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors |= {"random.data": self.generator.get_state(), "random.torch": torch.get_rng_state()}
-    if self.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-    facts = {
-        "step": self.step, "seconds": self.seconds, "best_loss": self.best_loss, "best_step": self.best_step,
-        "model": asdict(self.model.config), "training": asdict(self.config), "history": self.history,
-    }
-    path = self.folder / "checkpoint.safetensors"
-    with atomic(path) as temporary:
-        save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"gptbook": json.dumps(facts)})
-    return path
-
-Trainer.save_checkpoint = _save_checkpoint
-
-# %% ../nbs/07_training.ipynb #d4606150
 def read_checkpoint(
     folder: str | Path,  # the folder of a run
 ) -> tuple[dict, dict[str, Tensor]]:  # its facts (step, model, training, history, …), and its tensors
@@ -325,39 +320,149 @@ def read_checkpoint(
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["gptbook"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return facts | {"history": json.loads(bytes(tensors.pop("history").numpy()))}, tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of gptbook ({error}); use an older one") from error
 
-# %% ../nbs/07_training.ipynb #77b19f35
-def _load_checkpoint(self: Trainer, folder: str | Path | None = None) -> None:  # the folder of the run; its own
-    "Take up a run where its checkpoint left it: the next step is the one that would have come next."
-    facts, tensors = read_checkpoint(folder or self.folder)
-    if facts["model"] != asdict(self.model.config):
-        changed = [k for k, v in asdict(self.model.config).items() if facts["model"].get(k) != v]
-        raise ValueError(f"the checkpoint's model differs in {', '.join(changed)}; build the model with its settings")
-    weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
-    self.model.load_state_dict(weights, strict=False)  # a tied head is not stored twice
-    self.best_weights = {k.removeprefix("best."): t.to(self.device) for k, t in tensors.items() if k.startswith("best.")}
-    for i, optimizer in enumerate(self.optimizers):
-        state: dict[int, dict] = {}
-        for key in (k for k in tensors if k.startswith(f"optimizer.{i}.")):
-            _, _, j, name = key.split(".", 3)
-            state.setdefault(int(j), {})[name] = tensors[key]
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    self.generator.set_state(tensors["random.data"])
-    torch.set_rng_state(tensors["random.torch"])
-    if self.device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-    for name in ("step", "seconds", "best_loss", "best_step", "history"):
-        setattr(self, name, facts[name])
-    if self.folder is not None:  # what was logged after the checkpoint will happen again
-        with atomic(self.folder / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
+# %% ../nbs/07_training.ipynb #d4606150
+class _Saver(_Recorder):
+    "Writes checkpoints."
 
-Trainer.load_checkpoint = _load_checkpoint
+    def save_checkpoint(self) -> Path:  # the file
+        "Write weights, optimisers, random states and counters to `checkpoint.safetensors`: whole, or not at all."
+        if self.folder is None:
+            raise ValueError("this run has no folder; set `folder`, or give Trainer one, to save checkpoints")
+        tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        tensors |= {f"best.{name}": p for name, p in self.best_weights.items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for j, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        tensors |= {"random.data": self.generator.get_state(), "random.torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
+        facts = {name: getattr(self, name) for name in ("step", "seconds", "best_loss", "best_step")}
+        path = _make_folder(Path(self.folder)) / "checkpoint.safetensors"
+        with atomic(path) as temporary:
+            try:
+                metadata = {"gptbook": json.dumps(facts | _identity(self))}
+                save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, temporary, metadata)
+            except SafetensorError as error:
+                raise OSError(
+                    f"cannot write {path} ({error}). The last checkpoint is untouched and the run is still in memory: "
+                    "make room or set `folder` to another folder, and call save_checkpoint() or fit() again."
+                ) from error
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # on the disk before it takes the name of the last one
+        return path
+
+# %% ../nbs/07_training.ipynb #77b19f35
+_MAY_CHANGE = {"steps", "max_seconds", "max_flops", "patience", "eval_every", "eval_windows", "checkpoint_every", "compile"}
+
+
+def _identity(run: _State) -> dict[str, dict]:  # what must be the same when a run is taken up again
+    "The model's shape, the settings of the training, the size of the data."
+    data = {"tokens": len(run.train_data), "block_size": run.train_data.block_size}
+    return {"model": asdict(run.model.config), "training": asdict(run.config), "data": data}
+
+
+def _check_identity(run: _State, facts: dict) -> None:
+    "Refuse to go on with another run than the one that was saved."
+    for part, settings in _identity(run).items():
+        saved = facts[part]
+        changed = [name for name in settings if name not in _MAY_CHANGE and settings[name] != saved.get(name)]
+        if changed:
+            was = ", ".join(f"{name} {saved.get(name)!r} (now {settings[name]!r})" for name in changed)
+            raise ValueError(
+                f"this is not the run that the checkpoint is of: its {part} has {was}. "
+                "Use the same settings to resume, or start a new run in another folder."
+            )
 
 # %% ../nbs/07_training.ipynb #f6f5c027
+class _Loader(_Saver):
+    "Takes up saved runs."
+
+    def load_checkpoint(self, folder: str | Path | None = None) -> None:  # the folder of the run; its own
+        "Take up a run where its checkpoint left it: the next step is the one that would have come next."
+        if folder is None and self.folder is None:
+            raise ValueError("this run has no folder; say which one has the checkpoint: load_checkpoint('runs/mine')")
+        facts, tensors = read_checkpoint(folder or self.folder)
+        _check_identity(self, facts)
+
+        def part(start: str) -> dict[str, Tensor]:
+            return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+        self.model.load_state_dict(part("model."), strict=False)  # a tied head is not stored twice
+        self.best_weights = {name: t.to(self.device) for name, t in part("best.").items()}
+        for i, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict] = {}
+            for key, tensor in part(f"optimizer.{i}.").items():
+                j, name = key.split(".", 1)
+                state.setdefault(int(j), {})[name] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.generator.set_state(tensors["random.data"])
+        torch.set_rng_state(tensors["random.torch"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        for name in ("step", "seconds", "best_loss", "best_step", "history"):
+            setattr(self, name, facts[name])
+
+    def start_folder(self) -> None:
+        "Make `metrics.jsonl` say what the history says. Raises FileExistsError rather than write over another run."
+        self.folder = path = _make_folder(Path(self.folder))
+        if self.step == 0 and (path / "checkpoint.safetensors").exists():
+            raise FileExistsError(f"{path} holds a run; call load_checkpoint() to go on with it, or choose another folder")
+        with atomic(path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
+
+# %% ../nbs/07_training.ipynb #cc164c05
+def _show(run: _State, bar: tqdm, loss: float) -> None:
+    "Move the progress bar."
+    bar.total = max(run.step, round(run.step / run.progress))  # where a budget of time or FLOPs ends, as far as known
+    validation = {"val": f"{run.best_loss:.3f}"} if run.best_loss < math.inf else {}
+    speed = f"{run.step * run.tokens_per_step / run.seconds:,.0f}"
+    bar.set_description(run.stopped or None, refresh=False)
+    bar.set_postfix({"loss": f"{loss:.3f}", **validation, "tokens/s": speed}, refresh=False)
+    bar.update(run.step - bar.n)
+
+# %% ../nbs/07_training.ipynb #e1967fdb
+class Trainer(_Loader):
+    "Trains a GPT. `fit()` does the work; `history` holds what happened."
+
+    def fit(
+        self,
+        progress_bar: bool = True,  # show one where there is a terminal or a notebook to show it in
+    ) -> list[dict]:  # the history
+        "Train until a budget is used up, patience ends, or Ctrl-C; then leave a checkpoint that resumes."
+        c = self.config
+        if self.folder is not None:
+            self.start_folder()
+        self.model.train()
+        self.stopped = ""
+        bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=None if progress_bar else True)
+        with stop_on_interrupt() as asked, bar:
+            if self.val_data is not None and not self.history:
+                self.log(self.evaluate())
+            while self.progress < 1 and not self.stopped:
+                started = time.perf_counter()
+                record = self.train_step()
+                self.seconds += time.perf_counter() - started  # looking and saving is not training
+                self.log(record)
+                if self.val_data is not None and (self.step % c.eval_every == 0 or self.progress >= 1):
+                    self.log(self.evaluate())
+                    looks = (self.step - self.best_step) // c.eval_every
+                    self.stopped = "patience" if c.patience and looks >= c.patience else ""
+                self.stopped = "interrupted" if asked.is_set() else self.stopped
+                if self.folder is not None and (self.step % c.checkpoint_every == 0 or self.stopped or self.progress >= 1):
+                    self.save_checkpoint()
+                _show(self, bar, record["loss"])
+        if self.best_weights and self.stopped != "interrupted":
+            self.model.load_state_dict(self.best_weights, strict=False)
+        self.model.eval()
+        return self.history
+
+# %% ../nbs/07_training.ipynb #23fa3546
 def plot_losses(
     history: Sequence[dict] | str | Path,  # a Trainer's history, or a metrics.jsonl
     x: Literal["step", "tokens", "flops", "seconds"] = "step",  # what to plot against
@@ -369,23 +474,114 @@ def plot_losses(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib; install it with: pip install 'gptbook[viz]'") from error
-    if isinstance(history, (str, Path)):
-        history = [json.loads(line) for line in Path(history).read_text(encoding="utf-8").splitlines()]
-    train = [r for r in history if "loss" in r]
-    val = [r for r in history if "val_loss" in r]
-    if not train and not val:
-        raise ValueError("the history holds no loss yet; train for a step first")
-    key = "val_bits_per_byte" if bits and val and val[0]["val_bits_per_byte"] is not None else "val_loss"
-    scale = val[0][key] / val[0]["val_loss"] if val else 1.0
+    train, val = _losses(history, x)
+    key = "val_bits_per_byte" if bits and val and val[0].get("val_bits_per_byte") else "val_loss"
+    scale = val[0][key] / val[0]["val_loss"] if val else 1.0  # a training token is as long as a validation token
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
+    smooth = max(1, min(smooth, len(train) // 10))
     groups = [train[i : i + smooth] for i in range(0, len(train), smooth)]
-    mean = [scale * sum(r["loss"] for r in g) / len(g) for g in groups]
-    axes.plot([g[len(g) // 2][x] for g in groups], mean, color="tab:blue", label="training")
+    if groups:
+        mean = [scale * sum(r["loss"] for r in g) / len(g) for g in groups]
+        axes.plot([g[len(g) // 2][x] for g in groups], mean, color="tab:blue", label="training")
     if val:
         best = min(val, key=lambda r: r[key])
         axes.plot([r[x] for r in val], [r[key] for r in val], color="tab:orange", marker=".", label="validation")
-        axes.annotate(f"{best[key]:.2f}", (best[x], best[key]), (0, -14), textcoords="offset points", ha="center")
-    axes.set(xlabel=x, ylabel="bits per byte" if key == "val_bits_per_byte" else "loss in nats per token")
+        axes.annotate(f"{best[key]:.2f}", (best[x], best[key]), (0, 8), textcoords="offset points", ha="center")
+    units = {"step": "optimiser step", "tokens": "training tokens", "flops": "floating-point operations", "seconds": "seconds"}
+    axes.set(xlabel=units[x], ylabel="bits per byte" if key == "val_bits_per_byte" else "loss in nats per token")
     axes.legend(frameon=False)
     return figure
+
+# %% ../nbs/07_training.ipynb #ed5ca537
+def _losses(
+    history: Sequence[dict] | str | Path,  # a Trainer's history, or a metrics.jsonl
+    x: str,  # a key that every record has
+) -> tuple[list[dict], list[dict]]:  # the records of training, and of validation
+    "Sort the records of a run. Raises ValueError where there is nothing to plot."
+    if isinstance(history, (str, Path)):
+        lines = Path(history).read_text(encoding="utf-8").splitlines(keepends=True)
+        history = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may still be in writing
+    if x not in ("step", "tokens", "flops", "seconds"):
+        raise ValueError(f"x is {x!r}; choose one of step, tokens, flops, seconds")
+    train, val = ([r for r in history if r.get(name) is not None] for name in ("loss", "val_loss"))
+    if not train and not val:
+        raise ValueError("the history holds no loss yet; train for a step first")
+    return train, val
+
+# %% ../nbs/07_training.ipynb #1c9f6285
+class Samples:
+    "A callback that writes a sample of the model's text into the log, as records with `sample`."
+
+    def __init__(
+        self,
+        tokenizer: Any,  # the model's own: encode(text) gives ids, decode(ids) gives text
+        prompt: str = "\n",  # what to continue
+        every: int | Collection[int] = 100,  # a sample at every so many steps, or at these steps
+        max_new_tokens: int = 100,  # length of a sample in tokens
+        temperature: float = 0.8,  # divides the logits: below 1 bolder, above 1 wilder
+        seed: int = 0,  # the same chance for every sample
+    ):
+        self.tokenizer, self.prompt, self.every, self.seed = tokenizer, prompt, every, seed
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+
+    def __call__(self, trainer: Trainer, record: dict) -> None:
+        step = record["step"]
+        due = step % self.every == 0 if isinstance(self.every, int) else step in self.every
+        if due and ("loss" in record or step == 0 and "val_loss" in record):
+            torch.manual_seed(self.seed)  # the run's own chance is safe: see Trainer.log
+            ids = torch.tensor([self.tokenizer.encode(self.prompt)], device=trainer.device)
+            ids = trainer.model.generate(ids, self.max_new_tokens, temperature=self.temperature)
+            trainer.log({"sample": self.tokenizer.decode(ids[0].tolist())})
+
+# %% ../nbs/07_training.ipynb #cd6de676
+class LivePlot:
+    "A callback that keeps the loss curve up to date below a notebook's cell."
+
+    def __init__(
+        self,
+        seconds: float = 1.0,  # least time between two drawings
+        **options: Any,  # of `plot_losses`
+    ):
+        try:
+            import matplotlib  # noqa: F401
+            from IPython.display import Image, display
+        except ImportError as error:
+            raise ImportError("LivePlot needs a notebook and matplotlib; install them with: pip install 'gptbook[viz]'") from error
+        self.seconds, self.options, self.image, self.display = seconds, options, Image, display
+        self.handle, self.drawn = None, -math.inf
+
+    def __call__(self, trainer: Trainer, record: dict) -> None:
+        if record.get("val_loss") is None and trainer.progress < 1 and time.monotonic() - self.drawn < self.seconds:
+            return
+        png = BytesIO()
+        plot_losses(trainer.history, **self.options).savefig(png, format="png", dpi=90)
+        picture = self.image(png.getvalue())
+        if self.handle is None:
+            self.handle = self.display(picture, display_id=True)
+        else:
+            self.handle.update(picture)
+        self.drawn = time.monotonic()
+
+# %% ../nbs/07_training.ipynb #09155119
+class TensorBoard:
+    "A callback that writes every number and sample of the log where TensorBoard reads them."
+
+    def __init__(
+        self,
+        folder: str | Path,  # what to give to `tensorboard --logdir`
+    ):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("this callback needs TensorBoard; install it with: pip install tensorboard") from error
+        self.writer = SummaryWriter(str(folder))
+
+    def __call__(self, trainer: Trainer, record: dict) -> None:
+        for name, value in record.items():
+            if isinstance(value, str):
+                self.writer.add_text(name, value, record["step"])
+            elif isinstance(value, (int, float)) and name != "step":
+                self.writer.add_scalar(name, value, record["step"])
+        if "loss" not in record:
+            self.writer.flush()
