@@ -399,7 +399,8 @@ def live_control(
     interval_ms: int = 0,  # more than 0 adds a Play button
 ) -> Any:  # an ipywidgets box, or None without ipywidgets or without a kernel
     "Make the control that calls the function at every move."
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
     if getattr(shell, "kernel", None) is None:
         return None
     try:

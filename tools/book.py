@@ -328,7 +328,7 @@ def _api_index(root: Path, packages: list[str]) -> str:
             summary = doc.partition("\n")[0].replace("|", "\\|")
             rows.append(f"| [`{package}.{path.stem}`]({path.stem}.qmd) | {summary} |")
     intro = "Every public name of the package, from the docstrings and comments of the chapters that define it."
-    return f"# API reference\n\n> what the package offers, module by module\n\n{intro}\n\n" + "\n".join(rows) + "\n"
+    return f"---\ntitle: API reference\ndescription: what the package offers, module by module\n---\n\n{intro}\n\n" + "\n".join(rows) + "\n"
 
 
 def render(folder: Path) -> list[str]:  # what smalldocs had to say
