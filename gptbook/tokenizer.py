@@ -7,7 +7,7 @@ __all__ = ['GPT2_SPLIT', 'END_OF_TEXT', 'DIGITS_APART_SPLIT', 'StreamDecoder', '
            'count_pieces', 'learn_merges', 'apply_merges', 'merge_table', 'BPETokenizer', 'from_vocabulary',
            'load_tokenizer', 'TokenView', 'show_tokens']
 
-# %% ../nbs/01_tokenizer.ipynb #64c71e03
+# %% ../nbs/01_tokenizer.ipynb #ad84690e
 import codecs
 import html
 import json
@@ -26,7 +26,7 @@ import tiktoken
 
 from .data import atomic, fetch_package
 
-# %% ../nbs/01_tokenizer.ipynb #b41ff5ed
+# %% ../nbs/01_tokenizer.ipynb #cbcde167
 class StreamDecoder:
     "Turns token ids into text one at a time, and holds a character back until its last byte has come."
 
@@ -46,7 +46,7 @@ class StreamDecoder:
         "Say that no more tokens come; afterwards the decoder can be used again."
         return self._utf8.decode(b"", final=True)
 
-# %% ../nbs/01_tokenizer.ipynb #033013a7
+# %% ../nbs/01_tokenizer.ipynb #e88de799
 def _bytes_of(
     ids: Iterable[int],             # token ids: a list, an array or a tensor, (T,)
     table: Sequence[bytes | None],  # id -> bytes; None where the ids have a gap
@@ -77,7 +77,7 @@ def well_formed(
         raise TypeError(f"a tokenizer works on str, not on {type(text).__name__}; decode bytes first") from None
     return text
 
-# %% ../nbs/01_tokenizer.ipynb #b4b9831f
+# %% ../nbs/01_tokenizer.ipynb #8923456b
 class Tokenizer:
     "What every tokenizer here can do, once it can say which bytes an id stands for."
 
@@ -114,7 +114,7 @@ class Tokenizer:
             raise ValueError(f"{folder} has a {type(tokenizer).__name__}; read it with load_tokenizer")
         return tokenizer
 
-# %% ../nbs/01_tokenizer.ipynb #f3919002
+# %% ../nbs/01_tokenizer.ipynb #432c0bfd
 class CharTokenizer(Tokenizer):
     "One token per character, for a fixed alphabet."
 
@@ -136,7 +136,7 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(set(well_formed(text)))))
 
     def encode(self, text: str, allowed_special: str | Iterable[str] = ()) -> list[int]:
-        "One id per character; ValueError names a character that is not in the alphabet. It has no special tokens to allow."
+        "One id per character; ValueError names one that is not in the alphabet. It has no special tokens to allow."
         text = well_formed(text)
         try:
             return [self._ids[character] for character in text]
@@ -153,7 +153,7 @@ class CharTokenizer(Tokenizer):
     def __repr__(self) -> str:
         return f"CharTokenizer({self.vocab_size} characters)"
 
-# %% ../nbs/01_tokenizer.ipynb #3b5e23e6
+# %% ../nbs/01_tokenizer.ipynb #af32cea5
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 def _compile_split(
@@ -172,7 +172,7 @@ def _compile_split(
                          r"make it match everything, for example by adding |\s+|\S to its end")
     return compiled
 
-# %% ../nbs/01_tokenizer.ipynb #1f6d75ee
+# %% ../nbs/01_tokenizer.ipynb #8daf438f
 _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what `\s` means in `regex`, for `re`
 _SPACE_AND_WORD = re.compile(f"[{_SPACE}]*[^{_SPACE}]+|[{_SPACE}]+")
 _BLOCK = 1 << 20  # characters split at once: a large text must not become a larger list
@@ -209,7 +209,7 @@ def count_pieces(
             pieces[piece] += n
     return pieces
 
-# %% ../nbs/01_tokenizer.ipynb #b08219d2
+# %% ../nbs/01_tokenizer.ipynb #e0cb14bc
 def _index_pairs(
     words: list[str],    # pieces, one character per token
     weights: list[int],  # how often each piece occurs
@@ -228,7 +228,7 @@ def _index_pairs(
                     where[pair].append(i)
     return total, where
 
-# %% ../nbs/01_tokenizer.ipynb #37815654
+# %% ../nbs/01_tokenizer.ipynb #6cc82e9c
 def _merge_everywhere(
     pair: str, new: str,          # two tokens, and the one that they become
     words: list[str], weights: list[int], total: dict[str, int], where: dict[str, list[int]],  # changed in place
@@ -261,7 +261,7 @@ def _merge_everywhere(
     total[pair] = 0
     return fresh
 
-# %% ../nbs/01_tokenizer.ipynb #6a4d93f5
+# %% ../nbs/01_tokenizer.ipynb #0ba9d5c4
 def learn_merges(
     counts: Mapping[str, int],  # piece -> how often it occurs, from `count_pieces`
     n_merges: int,              # how many merges to learn at most
@@ -286,7 +286,7 @@ def learn_merges(
             heappush(heap, (-n, after))
     return merges
 
-# %% ../nbs/01_tokenizer.ipynb #b1b5f1c4
+# %% ../nbs/01_tokenizer.ipynb #07c180b9
 def apply_merges(
     symbols: str,           # a piece of text, one character per byte
     joins: dict[str, str],  # two characters -> one, from `merge_table`
@@ -379,8 +379,8 @@ class _ByteVocabulary(Tokenizer):
         self.ranks = {token: i for i, token in enumerate(tokens)} if ranks is None else dict(ranks)
         if not set(tokens[256:]) <= self.ranks.keys() <= set(tokens):
             raise ValueError("ranks must have an id for every merge, and for nothing that is neither byte nor merge")
-        in_order = [self.ranks[token] for token in tokens[256:]]
-        if in_order != sorted(in_order) or len(set(self.ranks.values())) < len(self.ranks) or min(self.ranks.values()) < 0:
+        ids, in_order = set(self.ranks.values()), [self.ranks[token] for token in tokens[256:]]
+        if in_order != sorted(in_order) or len(ids) < len(self.ranks) or min(ids) < 0:
             raise ValueError("ids in ranks must differ, not be negative, and rise in the order of the merges")
         self._symbol_ids = [self.ranks.get(token) for token in tokens]
         self._absent = bytes(byte for byte in range(256) if bytes([byte]) not in self.ranks)
@@ -437,7 +437,10 @@ class _ByteEncoder(_ByteVocabulary):
     def __getstate__(self) -> dict:  # the engine cannot be pickled; a copy builds its own
         return {name: value for name, value in self.__dict__.items() if name != "engine"}
 
-# %% ../nbs/01_tokenizer.ipynb #ea4e26f5
+    def __repr__(self) -> str:
+        return f"BPETokenizer({self.vocab_size} tokens, special: {', '.join(self.special_tokens) or 'none'})"
+
+# %% ../nbs/01_tokenizer.ipynb #21bb6e96
 class BPETokenizer(_ByteEncoder):
     "Byte-level byte-pair encoding, as in GPT-2 (Radford et al., 2019)."
 
@@ -471,13 +474,12 @@ class BPETokenizer(_ByteEncoder):
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> "BPETokenizer":
-        "GPT-2's own tokenizer (`gpt2`), or one from a folder."
+        "GPT-2's own tokenizer (`gpt2`), or one from a folder; ValueError if it is neither."
+        if str(name_or_folder) != "gpt2" and not Path(name_or_folder).is_dir():
+            raise ValueError(f"{str(name_or_folder)!r} is neither 'gpt2' nor a folder; give one of the two")
         return _fetch_gpt2() if str(name_or_folder) == "gpt2" else cls.load(name_or_folder)
 
-    def __repr__(self) -> str:
-        return f"BPETokenizer({self.vocab_size} tokens, special: {', '.join(self.special_tokens) or 'none'})"
-
-# %% ../nbs/01_tokenizer.ipynb #266a2f1b
+# %% ../nbs/01_tokenizer.ipynb #16eb5dbf
 def _byte_alphabet() -> dict[int, str]:
     "GPT-2's visible character for each byte: the byte itself where it prints, else the next one from 256 on."
     prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
@@ -528,7 +530,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} does not exist; give a folder with tokenizer.json, or vocab.json and merges.txt") from None
+        wanted = "tokenizer.json, or vocab.json and merges.txt"
+        raise ValueError(f"{path} does not exist; give a folder that has {wanted}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged: not UTF-8 at byte {error.start}; save or fetch it again") from None
 
@@ -537,9 +540,10 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: not JSON at line {error.lineno} ({error.msg}); save or fetch it again") from None
+        problem = f"not JSON at line {error.lineno} ({error.msg})"
+        raise ValueError(f"{path} is damaged: {problem}; save or fetch it again") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not a JSON object; save or fetch it again")
+        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not a JSON object; fetch it again")
     return content
 
 # %% ../nbs/01_tokenizer.ipynb #3aa2e6a2
@@ -597,7 +601,8 @@ def from_vocabulary(
     special = special if special_tokens is None else dict(special_tokens)
     if lost := vocabulary.keys() - made.keys() - _BYTE_OF.keys() - special.keys():
         raise ValueError(f"its vocabulary has {len(lost)} tokens that no merge makes, such as {min(lost)!r}")
-    spelt = {token: bytes(_BYTE_OF[character] for character in token) for token in [*made, *(_BYTE_OF & vocabulary.keys())]}
+    ordinary = [*made, *(_BYTE_OF.keys() & vocabulary.keys())]
+    spelt = {token: bytes(_BYTE_OF[character] for character in token) for token in ordinary}
     pairs = [(spelt[left], spelt[right]) for left, right in pairs]
     if len(made) < len(pairs):  # several ways to one token, as in files converted from tiktoken's
         pairs = _pairs_for(spelt[token] for token in made)
