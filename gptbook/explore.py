@@ -426,7 +426,7 @@ def live_control(
     show()
     if interval_ms > 0:
         play = ipywidgets.Play(value=knobs[0].start, max=len(knobs[0].values) - 1, interval=interval_ms)
-        play.observe(lambda change: setattr(inputs[0], "value", change["new"]), names="value")
+        ipywidgets.link((play, "value"), (inputs[0], "index"))
         inputs.append(play)
     return ipywidgets.VBox([*inputs, picture])
 
