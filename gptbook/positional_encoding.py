@@ -25,7 +25,7 @@ class LearnedPositions(nn.Embedding):
     def __init__(self, block_size: int, n_embd: int):  # number of positions; channels, C
         super().__init__(block_size, n_embd)  # positions (T,) in, vectors (T, C) out
 
-# %% ../nbs/02_positional_encoding.ipynb #6e5adb6d
+# %% ../nbs/02_positional_encoding.ipynb #c830b64c
 class RotaryEmbedding(nn.Module):
     "The angles by which rotary position embedding turns queries and keys (Su et al., 2021)."
 
@@ -33,11 +33,11 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         if head_size % 2:
             raise ValueError(f"rotary embedding turns pairs of channels; the head size is {head_size}, make it even")
-        frequencies = base ** -(torch.arange(0, head_size, 2) / head_size)  # radians per token, (D/2,)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.head_size, self.base = head_size, base
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:  # positions (T,) to cosines and sines, (T, D/2) each
-        angles = positions[:, None] * self.frequencies
+        pairs = torch.arange(0, self.head_size, 2, device=positions.device) / self.head_size  # no weight, no buffer:
+        angles = positions[:, None] * self.base**-pairs  # so these stay float32 in a model of half precision, (T, D/2)
         return angles.cos(), angles.sin()
 
 # %% ../nbs/02_positional_encoding.ipynb #6039b3d0
