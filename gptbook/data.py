@@ -54,7 +54,10 @@ def atomic(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what this user's new files may be read by; some libraries make theirs private
         yield temporary
+        os.chmod(temporary, mode)
         os.replace(temporary, path)  # one step for the file system: nobody ever sees half a file
     except OSError as error:
         if error.errno is None or str(error.filename) not in (str(temporary), "None"):
