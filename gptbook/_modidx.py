@@ -10,6 +10,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'gptbook.cli._WithBar': ('cli.html#_withbar', 'gptbook/cli.py'),
                              'gptbook.cli._WithBar.__init__': ('cli.html#_withbar.__init__', 'gptbook/cli.py'),
                              'gptbook.cli._WithBar.windows': ('cli.html#_withbar.windows', 'gptbook/cli.py'),
+                             'gptbook.cli._default_prompt': ('cli.html#_default_prompt', 'gptbook/cli.py'),
                              'gptbook.cli._describe': ('cli.html#_describe', 'gptbook/cli.py'),
                              'gptbook.cli._finish': ('cli.html#_finish', 'gptbook/cli.py'),
                              'gptbook.cli._given': ('cli.html#_given', 'gptbook/cli.py'),

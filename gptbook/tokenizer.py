@@ -123,12 +123,13 @@ class CharTokenizer(Tokenizer):
     def __init__(self,
         characters: str,  # the alphabet; the id of a character is its place in it
     ):
+        characters = well_formed(characters)
         if not characters or len(set(characters)) < len(characters):
             raise ValueError("an alphabet has at least one character, and each only once")
-        self.characters, self.vocab_size = well_formed(characters), len(characters)
+        self.characters, self.vocab_size = characters, len(characters)
         self.special_tokens, self.eos_id = {}, None
-        self._ids = {character: i for i, character in enumerate(self.characters)}
-        self._table = [character.encode("utf-8") for character in self.characters]
+        self._ids = {character: i for i, character in enumerate(characters)}
+        self._table = [character.encode("utf-8") for character in characters]
 
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
@@ -204,6 +205,9 @@ def count_pieces(
     special_tokens: Iterable[str] = (),  # cut out of the texts: nothing is to be learnt from them
 ) -> Counter[str]:  # piece -> how often it occurs
     "Split texts into pieces and count the different ones."
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        kind = type(texts).__name__
+        raise TypeError(f"a corpus is a str or several, not {kind}; load_text reads files")
     split = _compile_split(pattern)
     # GPT-2's pattern always cuts before a space that follows a non-space. The faster `re` can do
     # that first, and only the different results need the pattern.
@@ -351,7 +355,7 @@ def _encode_around(
         return encode(text)
     parts = re.split("(" + "|".join(map(re.escape, special_tokens)) + ")", text)
     return [token_id for part in parts
-            for token_id in ([special_tokens[part]] if part in special_tokens else encode(part))]
+            for token_id in (encode(part) if part not in special_tokens else [special_tokens[part]])]
 
 # %% ../nbs/01_tokenizer.ipynb #6cf9e0bb
 def _special_ids(
