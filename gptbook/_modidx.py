@@ -8,7 +8,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'gptbook.cli._Commands': ('cli.html#_commands', 'gptbook/cli.py'),
                              'gptbook.cli._Commands.invoke': ('cli.html#_commands.invoke', 'gptbook/cli.py'),
                              'gptbook.cli._WithBar': ('cli.html#_withbar', 'gptbook/cli.py'),
-                             'gptbook.cli._WithBar._init__': ('cli.html#_withbar._init__', 'gptbook/cli.py'),
+                             'gptbook.cli._WithBar.__init__': ('cli.html#_withbar.__init__', 'gptbook/cli.py'),
                              'gptbook.cli._WithBar.windows': ('cli.html#_withbar.windows', 'gptbook/cli.py'),
                              'gptbook.cli._check_memory': ('cli.html#_check_memory', 'gptbook/cli.py'),
                              'gptbook.cli._default_prompt': ('cli.html#_default_prompt', 'gptbook/cli.py'),

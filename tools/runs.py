@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""The book's long runs. Each trains, and writes what happened to nbs/results/NAME.jsonl, which chapters load.
+
+    tools/runs.py learning     chapter 07: the default model on all the plays, with samples at rising steps
+    tools/runs.py overfit      chapter 07: a larger model on one play, until it only gets better at reciting
+    tools/runs.py optimizers   chapter 07: four optimisers at several learning rates, two seeds
+    tools/runs.py ablations    chapter 07: the recipe with one part left out, two seeds
+
+The first line of a log holds the command, the versions, the date, the settings and the time that it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from gptbook.data import NGram, TokenDataset, atomic, bits_per_byte, load_text
+from gptbook.model import GPT, GPTConfig
+from gptbook.tokenizer import BPETokenizer
+from gptbook.training import Samples, TrainConfig, Trainer, evaluate
+
+RESULTS = Path(__file__).resolve().parent.parent / "nbs/results"
+RUNS: dict[str, Callable[[], tuple[dict, list[dict]]]] = {}  # name: what to call; it gives settings and records
+
+
+def run(function: Callable[[], tuple[dict, list[dict]]]) -> Callable[[], tuple[dict, list[dict]]]:
+    "Make a function a subcommand."
+    RUNS[function.__name__] = function
+    return function
+
+
+def thin(
+    history: Iterable[dict],  # records of a Trainer
+    points: int = 200,  # how many records of training steps to keep
+) -> list[dict]:  # the first ten steps as they were, then means of equal stretches; every other record as it was
+    "Make a history small enough to be kept with the book."
+    history = list(history)
+    steps = [r for r in history if "loss" in r]
+    size = -(-max(0, len(steps) - 10) // (points - 10)) or 1
+    groups = [[r] for r in steps[:10]] + [steps[i : i + size] for i in range(10, len(steps), size)]
+    kept = [
+        {key: value for key, value in group[-1].items() if key != "tokens"}
+        | {"loss": sum(r["loss"] for r in group) / len(group), "gradient": sum(r["gradient"] for r in group) / len(group)}
+        for group in groups
+    ]
+    kept += [{key: value for key, value in r.items() if key != "tokens"} for r in history if "loss" not in r]
+    return [rounded(r) for r in sorted(kept, key=lambda r: r["step"])]
+
+
+def rounded(record: dict) -> dict:
+    "Floating-point numbers with five digits."
+    return {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in record.items()}
+
+
+def plays(
+    vocab_size: int,  # of a tokenizer trained on the training plays
+    block_size: int,  # tokens in a window
+) -> tuple[BPETokenizer, TokenDataset, TokenDataset]:  # the tokenizer, the training plays, the validation plays
+    "All of Shakespeare, ready to train on."
+    texts = [load_text("shakespeare", split=split) for split in ("train", "validation")]
+    tokenizer = BPETokenizer.train(texts[0], vocab_size)
+    return tokenizer, *(TokenDataset.from_text(text, tokenizer, block_size) for text in texts)
+
+
+def one_play(
+    title: str,  # as it stands above the first act
+) -> str:  # the play, without its title
+    "Cut one play out of the training plays."
+    text = load_text("shakespeare", split="train")
+    rest = text[text.index(f"{title}\n\nACT I\n") + len(title) :].lstrip()
+    return re.split(r"\n\n[^\n]+\n\n(?:ACT I|INDUCTION)\n", rest)[0] + "\n"
+
+
+def new_model(
+    config: GPTConfig,  # the shape
+    seed: int,  # of the first weights
+) -> GPT:
+    "A model with fresh weights."
+    torch.manual_seed(seed)
+    return GPT(config)
+
+
+@run
+def learning() -> tuple[dict, list[dict]]:
+    "The default model on all the plays, with samples at rising steps."
+    tokenizer, train, validation = plays(2048, 128)
+    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
+    how = TrainConfig(steps=1000, precision="bf16", eval_every=25, eval_windows=256)
+    steps = (0, 10, 20, 30, 50, 70, 100, 140, 200, 250, 300, 400, 500, 600, 700, 850, 1000)
+    samples = Samples(tokenizer, "ROMEO:", steps, max_new_tokens=100)
+    trainer = Trainer(new_model(shape, how.seed), train, validation, how, callbacks=[samples])
+    trainer.fit()
+    loss = evaluate(trainer.model, validation, precision=how.precision)
+    facts = {"model": asdict(shape), "training": asdict(how), "train_tokens": len(train), "train_bytes": train.n_bytes,
+             "temperature": samples.temperature, "sample_seed": samples.seed,
+             "final_bits_per_byte": bits_per_byte(loss, len(validation), validation.n_bytes),  # on the whole validation text
+             "ngram_bits_per_byte": NGram(5).fit(load_text("shakespeare", split="train")).bits_per_byte(
+                 load_text("shakespeare", split="validation"))}
+    return facts, thin(trainer.history)
+
+
+@run
+def overfit() -> tuple[dict, list[dict]]:
+    "A larger model on one play, until it only gets better at reciting."
+    play = one_play("Romeo and Juliet")
+    cut = play.index("\n\n", int(0.9 * len(play)))
+    tokenizer = BPETokenizer.train(play[:cut], 512)
+    train, validation = (TokenDataset.from_text(text, tokenizer, 64) for text in (play[:cut], play[cut:]))
+    shape = GPTConfig.preset("book-mini", vocab_size=512, block_size=64)
+    how = TrainConfig(steps=1000, optimizer="adamw", learning_rate=2e-3, decay="constant", precision="bf16", eval_every=20,
+                      eval_windows=None, patience=10)
+    records, facts = [], {"model": asdict(shape), "training": asdict(how), "text": "Romeo and Juliet", "epoch_steps": round(
+        len(train) / (how.batch_size * train.block_size), 1), "train_bytes": train.n_bytes, "validation_bytes": validation.n_bytes}
+    for dropout in (0.0, 0.3):
+        samples = Samples(tokenizer, "ROMEO:", 100)
+        trainer = Trainer(new_model(replace(shape, dropout=dropout), how.seed), train, validation, how, callbacks=[samples])
+        trainer.fit()
+        records += [{"dropout": dropout} | r for r in thin(trainer.history, 100)]
+        facts[f"stopped_{dropout}"] = {"why": trainer.stopped, "step": trainer.step, "best_step": trainer.best_step}
+    return facts, records
+
+
+NANO = GPTConfig.preset("book-nano", vocab_size=2048, block_size=64)
+
+
+def nano_run(
+    data: tuple[TokenDataset, TokenDataset],  # training and validation text
+    how: TrainConfig,  # with the seed of weights and windows
+    optimizer: Callable | None = None,  # makes another optimiser for all parameters
+) -> dict:  # the last losses; a null where the loss was not finite
+    "Train the smallest model, for comparisons."
+    trainer = Trainer(new_model(NANO, how.seed), *data, how)
+    if optimizer is not None:
+        trainer.optimizers = [optimizer(trainer.model.parameters())]
+    try:
+        trainer.fit(progress_bar=False)
+    except FloatingPointError:
+        return {"val_loss": None, "val_bits_per_byte": None}
+    return {key: trainer.history[-1][key] for key in ("val_loss", "val_bits_per_byte")}
+
+
+@run
+def optimizers() -> tuple[dict, list[dict]]:
+    "Four optimisers at several learning rates, two seeds."
+    _, *data = plays(2048, 64)
+    how = TrainConfig(steps=300, eval_every=300, eval_windows=256, warmup=20)
+    rates = {
+        "gradient descent": (torch.optim.SGD, {}, (0.1, 0.3, 1.0, 3.0)),
+        "momentum": (torch.optim.SGD, {"momentum": 0.9}, (0.03, 0.1, 0.3, 1.0)),
+        "adamw": (None, {}, (3e-3, 1e-2, 3e-2, 1e-1)),
+        "muon": (None, {}, (3e-3, 1e-2, 3e-2, 1e-1)),
+    }
+    records = []
+    for name, (make, options, choices) in rates.items():
+        for rate in choices:
+            for seed in (0, 1):
+                c = replace(how, learning_rate=rate, seed=seed, optimizer=name if make is None else "adamw")
+                other = None if make is None else lambda parameters: make(parameters, lr=rate, **options)
+                records.append({"optimizer": name, "learning_rate": rate, "seed": seed} | rounded(nano_run(data, c, other)))
+                print(records[-1], file=sys.stderr, flush=True)
+    return {"model": asdict(NANO), "training": asdict(how)}, records
+
+
+@run
+def ablations() -> tuple[dict, list[dict]]:
+    "The recipe with one part left out, two seeds."
+    _, *data = plays(2048, 64)
+    how = TrainConfig(steps=300, eval_every=300, eval_windows=256, warmup=20)
+    changes: dict[str, dict] = {
+        "the recipe": {}, "no warm-up": {"warmup": 0}, "no decay": {"decay": "constant"}, "cosine decay": {"decay": "cosine"},
+        "no clipping": {"clip": None}, "no weight decay": {"weight_decay": 0.0}, "bf16": {"precision": "bf16"},
+        "AdamW alone": {"optimizer": "adamw"},
+    }
+    records = []
+    for rate in (1e-2, 5e-2):
+        for name, change in changes.items():
+            for seed in (0, 1):
+                result = nano_run(data, replace(how, learning_rate=rate, seed=seed, **change))
+                records.append({"change": name, "learning_rate": rate, "seed": seed} | rounded(result))
+                print(records[-1], file=sys.stderr, flush=True)
+    return {"model": asdict(NANO), "training": asdict(how)}, records
+
+
+def main() -> int:
+    "Make one run and write its log."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
+    parser.add_argument("--out", type=Path, help="the log (default: nbs/results/NAME.jsonl)")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    started, busy = time.perf_counter(), time.process_time()
+    facts, records = RUNS[chosen.run]()
+    first = {
+        "run": chosen.run,
+        "command": f"python tools/runs.py {chosen.run} --threads {chosen.threads}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(time.perf_counter() - started),
+        "processor_seconds": round(time.process_time() - busy),
+    }
+    path = chosen.out or RESULTS / f"{chosen.run}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in [first | facts, *records]), encoding="utf-8")
+    print(f"{path.name}: {len(records)} records, {os.path.getsize(path) / 1000:.0f} KB, {first['seconds']} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
