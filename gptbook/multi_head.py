@@ -65,7 +65,7 @@ class KVCache:
         "Write new keys and values behind the old ones; return views of all. Raises ValueError when they do not fit."
         start, end = self.length, self.length + k.size(-2)
         if end > self.keys.size(-2) or k.shape[:2] != self.keys.shape[:2]:
-            raise ValueError(f"keys {tuple(k.shape)} do not fit behind {start} tokens in a cache {tuple(self.keys.shape)}, (B, H_kv, tokens, D); make it longer or new")
+            raise ValueError(f"{tuple(k.shape)} do not fit behind {start} tokens in a cache {tuple(self.keys.shape)}; make a larger one")
         self.keys[:, :, start:end], self.values[:, :, start:end] = k, v
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
