@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import functools
 import html
@@ -33,6 +34,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600  # seconds; no chapter runs longer than 90 s, so a cell that does is stuck
+FRONT_PICTURE = "nbs/assets/learning.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # directives for nbdev, of no use to a page
 NBDEV_ONLY = {"default_exp", "export", "exporti", "exports", "hide", "eval", "exec_doc", "filter_stream", "hide_line"}
@@ -497,7 +499,17 @@ def outputs(root: Path, names: list[str]) -> None:
         run = execute(root / name, (root / name).parent, name)
         write_notebook(run.notebook, root / name)
         nbdev_clean(str(root / name))
+        _keep_front_picture(run.notebook, root / FRONT_PICTURE)
         print(f"{run.seconds:6.1f} s, {(root / name).stat().st_size / 1000:.0f} KB", flush=True)
+
+
+def _keep_front_picture(nb: dict, path: Path) -> None:
+    "Write the figure of the cell labelled `fig-front`, where a chapter has one, to the file that README and front page show."
+    for cell in nb["cells"]:
+        if _directives("".join(cell["source"])).get("label") == "fig-front":
+            for output in cell["outputs"]:
+                if "image/png" in output.get("data", {}):
+                    path.write_bytes(base64.b64decode(output["data"]["image/png"]))
 
 
 def serve(root: Path, port: int) -> None:
