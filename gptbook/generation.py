@@ -27,25 +27,25 @@ def check_sampling(
     min_p: float | None = None,  # from 0 to 1
     repetition_penalty: float = 1.0,  # above 0; 1 changes nothing
 ) -> None:
-    "Raise ValueError for a setting that makes no sense, with a sentence that says what to change."
+    "Raise ValueError for a setting that makes no sense, saying what to change."
     if not 1e-6 <= temperature < math.inf:  # also refuses what is not a number
-        raise ValueError(f"temperature is {temperature}; make it positive, or use top_k=1 for the likeliest token")
+        raise ValueError(f"temperature is {temperature}; make it positive, or use top_k=1 to be greedy")
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k is {top_k}; keep a whole number of tokens, at least 1, or None for all")
+        raise ValueError(f"top_k is {top_k}; keep at least 1 token (a whole number), or None for all")
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; it is a share of probability, above 0 and at most 1")
+        raise ValueError(f"top_p is {top_p}; make it a share, above 0 and at most 1")
     if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p is {min_p}; it is a share of the largest probability, from 0 to 1")
+        raise ValueError(f"min_p is {min_p}; make it a share, from 0 to 1")
     if not 0 < repetition_penalty < math.inf:
-        raise ValueError(f"repetition_penalty is {repetition_penalty}; make it positive; 1 changes nothing")
+        raise ValueError(f"repetition_penalty is {repetition_penalty}; make it positive, 1 for none")
 
 # %% ../nbs/09_generation.ipynb #6277f96c
 def shape_logits(
     logits: Tensor,  # scores of the next token, (..., V)
     temperature: float = 1.0,  # divides the scores: below 1 bolder, above 1 wilder
-    top_k: int | None = None,  # keep the k likeliest, and what ties with the last of them (Fan et al., 2018)
-    top_p: float | None = None,  # keep the fewest that hold this much probability (Holtzman et al., 2020)
-    min_p: float | None = None,  # keep those with this share of the largest probability (Nguyen et al., 2024)
+    top_k: int | None = None,  # keep the k likeliest, and ties with the last (Fan et al., 2018)
+    top_p: float | None = None,  # keep the fewest that hold this share (Holtzman et al., 2020)
+    min_p: float | None = None,  # keep what has this share of the largest (Nguyen et al., 2024)
 ) -> Tensor:  # scores, minus infinity where a token is ruled out, (..., V)
     "Bend the distribution, then cut off its tail: by rank, by sum, by height, in this order."
     check_sampling(temperature, top_k, top_p, min_p)
@@ -82,13 +82,13 @@ def sample(
 def make_caches(
     model: GPT,  # whose keys and values are to be kept
     batch_size: int,  # sequences, B
-    max_length: int | None = None,  # tokens to have room for; the model's context where not given
+    max_length: int | None = None,  # room for so many tokens; the model's context where not given
 ) -> list[KVCache]:  # one per layer
     "Reserve memory for the keys and values of every layer."
     c, weight = model.config, model.embedding.weight
     max_length = c.block_size if max_length is None else max_length
     if batch_size < 1 or max_length < 1:
-        raise ValueError(f"caches for {batch_size} sequences of {max_length} tokens cannot be; make both at least 1")
+        raise ValueError(f"batch_size is {batch_size} and max_length {max_length}; make both at least 1")
     sizes = (batch_size, c.n_kv_head or c.n_head, max_length, c.n_embd // c.n_head)
     return [KVCache(*sizes, device=weight.device, dtype=weight.dtype) for _ in range(c.n_layer)]
 
@@ -99,7 +99,7 @@ def _logits(
     ids: Tensor,  # the tokens that the caches do not hold yet, (B, T)
     caches: list[KVCache] | None,  # one per layer; None to read everything at once
 ) -> Tensor:  # scores, (B, T, V)
-    "Scores from a model in evaluation mode, without dropout. Whatever mode it was in, it is in again afterwards."
+    "Scores without dropout. Whatever mode the model was in, it is in again afterwards."
     was_training = model.training
     if was_training:
         model.eval()
@@ -147,10 +147,10 @@ def stream(
     top_p: float | None = None,  # keep the fewest that hold this much probability
     min_p: float | None = None,  # keep those with this share of the largest probability
     repetition_penalty: float = 1.0,  # above 1 discourages tokens that have occurred
-    stop_ids: Collection[int] = (),  # tokens that end a row; it repeats them until every row has ended
+    stop_ids: Collection[int] = (),  # tokens that end a row, which repeats its last one until all have ended
     seed: int | None = None,  # for repeatable chance
 ) -> Iterator[Tensor]:  # the next token of each sequence, (B, 1), as soon as it is drawn
-    "Generate with a cache. Raises ValueError for wrong settings or ids at once, not at the first token."
+    "Generate with a cache. Wrong settings or ids raise ValueError now, not at the first token."
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     model.check_ids(ids)
     if max_new_tokens < 0:
@@ -165,7 +165,7 @@ def generate(
     model: GPT,  # in any mode
     ids: Tensor,  # the prompt's token ids, (B, T)
     max_new_tokens: int,  # how many tokens to add at most
-    **options: Any,  # temperature, top_k, top_p, min_p, repetition_penalty, stop_ids, seed: as in `stream`
+    **options: Any,  # temperature, top_k, and so on to seed, as in `stream`
 ) -> Tensor:  # prompt and continuation, (B, T + at most max_new_tokens)
     "Generate all at once what `stream` gives piece by piece."
     return torch.cat((ids, *stream(model, ids, max_new_tokens, **options)), dim=1)
@@ -176,7 +176,7 @@ def penalise_repetition(
     ids: Tensor,  # tokens so far, (B, T)
     penalty: float,  # above 1 discourages tokens that have occurred
 ) -> Tensor:  # scores, (B, V)
-    "Make tokens that have occurred less likely: positive scores are divided, negative multiplied (Keskar et al., 2019)."
+    "Divide positive scores of tokens that have occurred, multiply negative ones (Keskar et al., 2019)."
     check_sampling(repetition_penalty=penalty)
     seen = logits.gather(1, ids)
     return logits.scatter(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
@@ -188,15 +188,15 @@ def stream_text(
     prompt: str,  # what to continue
     max_new_tokens: int,  # how many tokens to add at most
     stop_ids: Collection[int] = (),  # tokens that end the text, and are not part of it
-    **options: Any,  # temperature, top_k, top_p, min_p, repetition_penalty, seed: as in `stream`
+    **options: Any,  # temperature, top_k, and so on to seed, as in `stream`
 ) -> Iterator[str]:  # pieces of text; together they are the continuation
     "Continue a text. Pieces are whole characters, even where a token is a part of one."
     if not prompt:
         raise ValueError("the prompt is empty; give the model a character or more to continue")
     ids = torch.tensor([tokenizer.encode(prompt)], device=model.embedding.weight.device)
-    tokens = stream(model, ids, max_new_tokens, stop_ids=stop_ids, **options)
     stop = {int(i) for i in stop_ids}
-    return tokenizer.decode_stream(takewhile(lambda token: token not in stop, (int(token) for token in tokens)))
+    tokens = map(int, stream(model, ids, max_new_tokens, stop_ids=stop, **options))
+    return tokenizer.decode_stream(takewhile(lambda token: token not in stop, tokens))
 
 # %% ../nbs/09_generation.ipynb #04e58d67
 def _accept(
@@ -205,7 +205,7 @@ def _accept(
     guesses: Tensor,  # the guessed ids, (n,)
     generator: torch.Generator | None,  # where the chance comes from
 ) -> tuple[int, Tensor]:  # how many guesses to keep, and the token to put behind them, (1,)
-    "Keep a guess with probability p/q; at the first that falls, draw from what the draft had left out."
+    "Keep a guess with probability p/q; at the first that falls, draw from what is missing."
     n, places = len(guesses), torch.arange(len(guesses), device=p.device)
     chance = torch.rand(n, generator=generator, device=p.device)
     fits = chance * q[places, guesses] < p[places, guesses]  # (n,)
@@ -223,7 +223,7 @@ def _guess(
     caches: list[KVCache],  # the draft's
     settings: tuple,  # temperature, top_k, top_p, min_p
     generator: torch.Generator | None,  # where the chance comes from
-) -> tuple[Tensor, Tensor]:  # text and guesses, (1, T + n), and the probabilities that they were drawn from, (n, V)
+) -> tuple[Tensor, Tensor]:  # text with guesses, (1, T + n), and their distributions, (n, V)
     "Let the draft write ahead."
     q = torch.zeros(0, draft.config.vocab_size, device=ids.device)
     for _ in range(n):
@@ -244,8 +244,8 @@ def speculate(
     top_p: float | None = None,  # keep the fewest that hold this much probability
     min_p: float | None = None,  # keep those with this share of the largest probability
     seed: int | None = None,  # for repeatable chance
-) -> tuple[Tensor, float]:  # prompt and continuation (1, T + max_new_tokens), and the share of guesses that were kept
-    "Generate from `model`'s distribution exactly, with fewer passes through it (Leviathan et al., 2023)."
+) -> tuple[Tensor, float]:  # prompt and continuation, (1, T + max_new_tokens); share of guesses kept
+    "Generate exactly as `model` would, with fewer passes through it (Leviathan et al., 2023)."
     settings = (temperature, top_k, top_p, min_p)
     check_sampling(*settings)
     _check_speculation(model, draft, ids, max_new_tokens, guesses)
@@ -272,7 +272,8 @@ def _check_speculation(
     own, other = model.config, draft.config
     if own.vocab_size != other.vocab_size:
         raise ValueError(
-            f"the model has {own.vocab_size} tokens and the draft {other.vocab_size}; both must use the same tokenizer"
+            f"the model has {own.vocab_size} tokens and the draft {other.vocab_size}; "
+            "both must use the same tokenizer"
         )
     devices = [m.embedding.weight.device for m in (model, draft)]
     if devices[0] != devices[1]:
@@ -280,8 +281,8 @@ def _check_speculation(
     if ids.dim() != 2 or ids.size(0) != 1:
         raise ValueError(f"speculation takes one prompt of shape (1, T); got {tuple(ids.shape)}")
     if guesses < 1 or max_new_tokens < 0:
-        raise ValueError(f"guesses is {guesses} and max_new_tokens {max_new_tokens}; make them at least 1 and 0")
+        raise ValueError(f"make guesses at least 1 and max_new_tokens at least 0, not {guesses} and {max_new_tokens}")
     size = min(own.block_size, other.block_size)
     if ids.size(1) + max_new_tokens > size:
-        raise ValueError(f"{ids.size(1)} + {max_new_tokens} tokens do not fit the context of {size}; ask for fewer")
+        raise ValueError(f"{ids.size(1)} + {max_new_tokens} tokens exceed the context of {size}; ask for fewer")
     model.check_ids(ids)

@@ -1,0 +1,157 @@
+"""What chapter 09's cells cannot test: large samples, all kinds of model, streams that meet each other, and interruption."""
+
+import gc
+import threading
+
+import pytest
+import torch
+
+import gptbook.generation as generation
+from gptbook.generation import generate, make_caches, sample, shape_logits, speculate, stream
+from gptbook.model import GPT, GPTConfig
+
+
+def tiny(seed: int, width: int = 8, **changes) -> GPT:
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**(dict(vocab_size=3, block_size=8, n_layer=1, n_head=1, n_embd=width) | changes))).eval()
+    for p in model.parameters():
+        p.data.normal_(std=1.0 if p.dim() == 2 else 0.3)
+    return model
+
+
+def exact(model: GPT, prompt: torch.Tensor, **options) -> torch.Tensor:
+    "The probability of each of the 27 continuations of three tokens, when drawn with these options."
+    texts = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    whole = torch.cat((prompt.expand(27, -1), texts), 1)
+    with torch.no_grad():
+        p = shape_logits(model(whole)[0][:, prompt.size(1) - 1 : -1], **options).softmax(-1)
+    return p.gather(2, texts[..., None])[..., 0].prod(1)
+
+
+def chi_square(counts: torch.Tensor, p: torch.Tensor) -> tuple[float, int]:
+    "The statistic and its degrees of freedom, over the cells that can occur."
+    possible = p > 0
+    assert counts[~possible].sum() == 0, "a text was written that cannot be"
+    expected = p[possible] * counts.sum()
+    return ((counts[possible] - expected) ** 2 / expected).sum().item(), int(possible.sum()) - 1
+
+
+def limit(freedom: int) -> float:
+    "What chi-square exceeds by chance less than once in 100,000 times (Wilson and Hilferty, 1931)."
+    return freedom * (1 - 2 / (9 * freedom) + 4.265 * (2 / (9 * freedom)) ** 0.5) ** 3
+
+
+@pytest.mark.parametrize(
+    "options, guesses",
+    [({}, 1), ({}, 3), (dict(temperature=0.6, top_k=2), 2), (dict(top_p=0.8, temperature=1.5), 2), (dict(min_p=0.3), 2)],
+)
+def test_speculation_draws_from_the_models_distribution(options, guesses):
+    model, draft, prompt = tiny(1), tiny(2, 4), torch.tensor([[0]])
+    counts, place = torch.zeros(27), torch.tensor([9, 3, 1])
+    for seed in range(800):
+        counts[(speculate(model, draft, prompt, 3, guesses, seed=seed, **options)[0][0, -3:] * place).sum()] += 1
+    statistic, freedom = chi_square(counts, exact(model, prompt, **options))
+    assert statistic < limit(freedom)
+
+
+def test_that_test_fails_for_a_wrong_rule(monkeypatch):
+    right = generation._accept
+
+    def draws_from_p(p, q, guesses, generator):
+        keep, _ = right(p, q, guesses, generator)
+        return keep, torch.multinomial(p[keep], 1, generator=generator)
+
+    monkeypatch.setattr(generation, "_accept", draws_from_p)
+    with pytest.raises(AssertionError):
+        test_speculation_draws_from_the_models_distribution({}, 3)
+
+
+def test_stream_draws_from_the_models_distribution():
+    model, prompt = tiny(1), torch.tensor([[0, 2]])
+    rows = generate(model, prompt.repeat(20_000, 1), 3, seed=0)[:, -3:]  # every row has chance of its own
+    counts = (rows * torch.tensor([9, 3, 1])).sum(1).bincount(minlength=27).float()
+    statistic, freedom = chi_square(counts, exact(model, prompt))
+    assert statistic < limit(freedom)
+
+
+@pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "alibi", "none"])
+@pytest.mark.parametrize("n_kv_head", [4, 2, 1])
+def test_cached_equals_recomputed_for_every_kind_of_model(position, n_kv_head):
+    shape = dict(vocab_size=50, block_size=64, n_layer=2, n_head=4, n_embd=32, position=position, n_kv_head=n_kv_head)
+    model, draft = tiny(0, **shape), tiny(1, **(shape | dict(n_layer=1)))
+    ids = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(generate(model, ids, 40, top_k=1), model.generate(ids, 40, top_k=1))
+    torch.manual_seed(5)
+    assert torch.equal(generate(model, ids, 40, temperature=2.0, top_k=9, seed=5), model.generate(ids, 40, 2.0, 9))
+    assert torch.equal(speculate(model, draft, ids[:1], 40, top_k=1)[0], generate(model, ids[:1], 40, top_k=1))
+
+
+def test_two_streams_of_one_model_do_not_disturb_each_other():
+    model = tiny(0, vocab_size=50, block_size=32, n_embd=16, dropout=0.5).train()
+    ids = torch.tensor([[1, 2, 3]])
+    alone = [generate(model, ids, 50, seed=seed)[0, 3:].tolist() for seed in (0, 1)]
+    both = zip(stream(model, ids, 50, seed=0), stream(model, ids, 50, seed=1))
+    assert [list(map(int, row)) for row in zip(*both)] == alone
+
+
+def test_the_mode_survives_an_error_and_a_stream_that_is_left():
+    model = tiny(0, dropout=0.5).train()
+    begun = stream(model, torch.tensor([[0]]), 50)
+    next(begun)
+    assert model.training
+    begun.close()
+    assert model.training
+    model.blocks[0].register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for start in (lambda: generate(model, torch.tensor([[0]]), 5), lambda: speculate(model, model, torch.tensor([[0]]), 5)):
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert model.training
+
+
+def test_a_long_stream_keeps_no_more_memory_than_its_context():
+    model = tiny(0, vocab_size=10, block_size=16)
+    kept = set()
+
+    def note(block, inputs, x):
+        kept.add(inputs[3].keys.untyped_storage().nbytes())
+
+    model.blocks[0].register_forward_hook(note)
+    assert sum(1 for _ in stream(model, torch.zeros(1, 3, dtype=torch.long), 400, seed=0)) == 400
+    assert kept == {16 * 8 * 4}  # one cache, used again and again
+    gc.collect()
+
+
+def test_threads_with_generators_of_their_own_repeat_their_text():
+    model = tiny(0, vocab_size=50, block_size=64, n_embd=16)
+    ids, found = torch.tensor([[1, 2]]), {}
+    work = [threading.Thread(target=lambda s=s: found.update({s: generate(model, ids, 40, seed=s)})) for s in range(4)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert all(torch.equal(found[seed], generate(model, ids, 40, seed=seed)) for seed in range(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(dtype):
+    model = tiny(0, vocab_size=50, block_size=32, n_embd=16).to(dtype)
+    assert make_caches(model, 1)[0].keys.dtype == dtype
+    assert generate(model, torch.tensor([[1, 2]]), 40, top_p=0.9, seed=0).shape == (1, 42)
+
+
+def test_autocast():
+    model = tiny(0, vocab_size=50, block_size=32, n_embd=16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert generate(model, torch.tensor([[1, 2]]), 40, seed=0).shape == (1, 42)
+
+
+def test_a_large_vocabulary_is_shaped_exactly():
+    logits = torch.randn(4, 128_000, generator=torch.Generator().manual_seed(0)) * 3
+    p = logits.softmax(-1)
+    for top_p in (0.1, 0.5, 0.99):
+        kept = shape_logits(logits, top_p=top_p).isfinite()
+        held = (p * kept).sum(-1)
+        smallest = p.masked_fill(~kept, 2).amin(-1)
+        assert (held > top_p - 1e-4).all() and (held - smallest < top_p + 1e-4).all()
+    assert (shape_logits(logits, top_k=40).isfinite().sum(-1) == 40).all()
+    assert sample(logits, top_k=1).flatten().tolist() == logits.argmax(-1).tolist()
