@@ -1,0 +1,392 @@
+"The command line as a user meets it: processes, signals, pipes, folders, and every mistake that one can make."
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptbook.cli import RECIPE, main
+from gptbook.model import GPT, PRESETS
+from gptbook.training import read_checkpoint
+
+SMALL = ["--preset", "book-nano", "--vocab-size", "400", "--block-size", "32", "--batch-size", "4", "--precision", "fp32"]
+TEXT = "".join(f"ROMEO:\nLine {i}: what light through yonder window breaks? It is number {i * i}.\n\n" for i in range(400))
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+
+
+def gptbook(*words, cwd, **options) -> subprocess.CompletedProcess:
+    "Run the command in a process of its own."
+    options = {"capture_output": True, "text": True, "encoding": "utf-8", "env": ENVIRONMENT, "timeout": 300} | options
+    return subprocess.run([sys.executable, "-m", "gptbook", *map(str, words)], cwd=cwd, **options)
+
+
+def start(*words, cwd) -> subprocess.Popen:
+    "Start the command and do not wait for it."
+    return subprocess.Popen([sys.executable, "-m", "gptbook", *map(str, words)], cwd=cwd, env=ENVIRONMENT, text=True,
+                            encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_steps(process: subprocess.Popen, run: Path, steps: int) -> None:
+    "Wait until a run has logged some steps."
+    log, end = run / "metrics.jsonl", time.monotonic() + 240
+    while not (log.is_file() and log.read_text().count('"loss"') >= steps):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    "A folder with a text and a finished run."
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "play.txt").write_text(TEXT, encoding="utf-8")
+    done = gptbook("train", "--data", "play.txt", "--steps", 12, *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def here(home, monkeypatch) -> Path:
+    "That folder, as the current one."
+    monkeypatch.chdir(home)
+    return home
+
+
+def call(capsys, *words) -> tuple[int, str, str]:
+    "Run the command in this process: exit code, standard output, standard error."
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return end.value.code, *capsys.readouterr()
+
+
+# Help, version, names
+
+def test_help_is_for_reading_and_does_not_load_pytorch():
+    code = "import sys, atexit; atexit.register(lambda: print('LOADED', sorted({'torch', 'numpy', 'matplotlib', 'tiktoken', " \
+           "'IPython', 'rich'} & sys.modules.keys()))); from gptbook.cli import main; main(sys.argv[1:])"
+    for words in (["--help"], ["train", "--help"], ["--version"], ["nonsense"], ["train", "--stpes", "3"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=ENVIRONMENT)
+        assert "LOADED []" in done.stdout, (words, done.stdout)
+        assert done.returncode == (2 if words[-1] in ("nonsense", "3") else 0)
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "tokenize", "eval", "estimate", "export"])
+def test_each_command_explains_itself_with_examples(command, capsys):
+    code, out, _ = call(capsys, command, "--help")
+    assert code == 0 and f"gptbook {command}" in out and "Examples:" in out
+    assert code == 0 and command in call(capsys, "--help")[1]
+
+
+def test_the_default_recipe_exists():
+    assert RECIPE.preset in PRESETS and RECIPE.minutes < 5
+
+
+def test_the_script_and_the_module_are_the_same_program(tmp_path):
+    script = Path(sys.executable).with_name("gptbook")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout == gptbook("--version", cwd=tmp_path).stdout
+
+
+# Training
+
+def test_a_run_leaves_everything_that_is_needed(home):
+    run = home / "runs/play"
+    assert {p.name for p in run.iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.jsonl", "loss.png",
+        "run.json", "checkpoint.safetensors"}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sum("loss" in r for r in records) == 12 and sum("val_loss" in r for r in records) == 13
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    said = (home / "said.txt").read_text(encoding="utf-8")
+    for words in ("bits per byte", "validation", "gptbook generate runs/play --prompt", "gptbook train --resume runs/play"):
+        assert words in said
+    assert GPT.from_pretrained(run).config.block_size == 32
+
+
+def test_without_options_it_reads_shakespeare_and_never_overwrites(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("shakespeare", "shakespeare-2"):
+        code, out, err = call(capsys, "train", "--steps", 1, "--preset", "book-nano", "--json")
+        assert code == 0 and "4,551,804 bytes to learn from" in err, err
+        result = json.loads(out)
+        assert result["run"] == f"runs/{name}" and result["steps"] == 1 and result["stopped"] == "complete"
+    assert json.loads(Path("runs/shakespeare/run.json").read_text())["prompt"] == "ROMEO:"
+
+
+@pytest.mark.parametrize("name, text", [
+    ("novel.txt", "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。及秦灭之后，楚、汉分争，又并入于汉。\n\n" * 200),
+    ("code.py", "def f(x):\n\tif x > 0:\n\t\treturn f(x - 1)  # ¬∀\n" * 200),
+    ("emoji.md", "🙂🙃👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301\u0308 \u200f\u202e x\u0000y\n" * 200),
+    ("windows.txt", "\ufeffone\r\ntwo\r\n\r\nthree and four\r\n" * 200),
+    ("one line.txt", "to be or not to be " * 1000),
+])
+@pytest.mark.parametrize("tokenizer", ["bpe", "characters"])
+def test_any_text_will_do(tmp_path, monkeypatch, capsys, name, text, tokenizer):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(text, encoding="utf-8", newline="")
+    code, out, err = call(capsys, "train", "--data", name, "--steps", 2, "--preset", "book-nano", "--batch-size", 2,
+                          "--tokenizer", tokenizer)
+    assert code == 0 and "Next:" in out, err
+    run = f"runs/{Path(name).stem}"
+    code, out, _ = call(capsys, "eval", run, "--json")
+    assert code == 0 and 0 < json.loads(out)["bits_per_byte"] < 20
+    assert call(capsys, "generate", run, "--max-new-tokens", 5)[0] == 0
+
+
+def test_small_texts_get_small_sizes_and_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("small.txt").write_text(TEXT[:1500])
+    code, _, err = call(capsys, "train", "--data", "small.txt", "--steps", 1, "--preset", "book-nano", "--batch-size", 2)
+    assert code == 0 and "instead of 128" in err and "a small text" in err
+    code, _, err = call(capsys, "train", "--data", "small.txt", "--steps", 1, "--block-size", 128)
+    assert code == 1 and "block_size 128" in err  # asked for, so not changed in silence
+    assert [p.name for p in Path("runs").iterdir()] == ["small"]  # and the failed run left no empty folder
+
+
+# Stopping and going on
+
+def test_ctrl_c_loses_nothing(home):
+    words = ["train", "--data", "play.txt", *SMALL, "--steps", 80]
+    process = start(*words, "--out", "runs/stopped", cwd=home)
+    wait_for_steps(process, home / "runs/stopped", 10)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err and out == ""
+    assert "go on with: gptbook train --resume runs/stopped" in err
+    assert {"model.safetensors", "loss.png", "checkpoint.safetensors"} <= {p.name for p in (home / "runs/stopped").iterdir()}
+    step = read_checkpoint(home / "runs/stopped")[0]["step"]
+    assert 10 <= step < 80
+    assert gptbook("generate", "runs/stopped", "--max-new-tokens", 3, cwd=home).returncode == 0
+    resumed = gptbook("train", "--resume", "runs/stopped", "--json", cwd=home)
+    whole = gptbook(*words, "--out", "runs/whole", "--json", cwd=home)
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+    assert f"at step {step}" in resumed.stderr
+    a, b = (GPT.from_pretrained(home / "runs" / name) for name in ("stopped", "whole"))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def test_kill_loses_only_what_came_after_the_last_checkpoint(home):
+    process = start("train", "--data", "play.txt", *SMALL, "--steps", 100_000, "--out", "runs/killed", cwd=home)
+    wait_for_steps(process, home / "runs/killed", 101)
+    process.kill()
+    process.communicate()
+    done = gptbook("generate", "runs/killed", cwd=home)
+    assert done.returncode == 1 and "gptbook train --resume runs/killed" in done.stderr
+    done = gptbook("train", "--resume", "runs/killed", "--steps", 110, "--json", cwd=home)
+    assert done.returncode == 0 and json.loads(done.stdout)["steps"] >= 110, done.stderr
+    assert gptbook("generate", "runs/killed", "--max-new-tokens", 3, cwd=home).returncode == 0
+
+
+def test_ctrl_c_before_training_is_quiet_and_leaves_no_folder(home):
+    process = start("train", "--data", "play.txt", *SMALL, "--steps", 80, "--out", "runs/early", cwd=home)
+    time.sleep(1)  # somewhere between the first import and the first step
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=120)[1]
+    if (home / "runs/early").exists():  # a fast machine: training had begun
+        assert process.returncode == 130
+    else:
+        assert process.returncode in (130, -signal.SIGINT)  # the latter if Python itself was still starting
+    if process.returncode == 130:
+        assert "Traceback" not in err
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_survives(home):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))  # the checkpoint is larger
+
+    done = gptbook("train", "--data", "play.txt", *SMALL, "--steps", 20, "--out", "runs/full", cwd=home, preexec_fn=limit)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("gptbook: "), done.stderr
+    assert "unexpected" not in done.stderr, done.stderr
+    assert not list((home / "runs/full").glob("*.tmp")) and not list((home / "runs/full").glob(".*.tmp"))
+
+
+# Pipes
+
+def test_a_closed_pipe_is_quiet(home):
+    process = start("generate", "runs/play", "--max-new-tokens", 3000, cwd=home)
+    process.stdout.read(5)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=120) == 0 and err == ""
+
+
+def test_text_comes_while_it_is_made(home):
+    process = start("generate", "runs/play", "--prompt", "ROMEO:", "--max-new-tokens", 100_000, cwd=home)
+    first = process.stdout.read(30)
+    assert first.startswith("ROMEO:") and process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "interrupted\n"
+
+
+def test_standard_input_and_a_terminal_without_letters(home):
+    text = "Où est le café? 中 🙂"
+    ids = gptbook("tokenize", "--ids", "-", input=text, cwd=home).stdout
+    assert gptbook("tokenize", "--decode", "-", input=ids, cwd=home).stdout == text + "\n"
+    plain = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = gptbook("tokenize", text, cwd=home, env=plain, encoding="ascii")
+    assert done.returncode == 0 and "\\xc3|\\xb9" in done.stdout
+    done = gptbook("tokenize", "-", input=b"\xff\xfe", cwd=home, text=False, encoding=None)
+    assert done.returncode == 1 and b"not UTF-8" in done.stderr
+
+
+def test_a_seed_repeats_a_text(here, capsys):
+    words = ["generate", "runs/play", "--prompt", "ROMEO:", "--max-new-tokens", 20]
+    first, again, other = (call(capsys, *words, "--seed", seed)[1] for seed in (1, 1, 2))
+    assert first == again != other
+    both = call(capsys, *words, "--seed", 1, "--samples", 2)[1]
+    assert both == f"{first}\n---\n{other}"
+
+
+# Results for scripts
+
+def test_json_is_one_object_and_nothing_else(here, capsys):
+    for words in (["eval", "runs/play"], ["tokenize", "what light"], ["estimate"], ["tokenize", "--decode", "5 6"]):
+        code, out, _ = call(capsys, *words, "--json")
+        assert code == 0 and isinstance(json.loads(out), dict) and out.count("\n") == 1
+
+
+def test_export_can_be_used_like_a_run(here, capsys):
+    shutil.rmtree("gift", ignore_errors=True)
+    for dtype in ("float32", "float16", "bfloat16"):
+        assert call(capsys, "export", "runs/play", f"gift/{dtype}", "--dtype", dtype)[0] == 0
+        code, out, _ = call(capsys, "eval", f"gift/{dtype}", "--data", "play.txt", "--json")
+        assert code == 0
+        assert json.loads(out)["loss"] == pytest.approx(json.loads(call(capsys, "eval", "runs/play", "--json")[1])["loss"], rel=1e-2)
+    assert {p.name for p in Path("gift/float32").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_the_included_model_works_without_a_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    code, out, _ = call(capsys, "generate", "--max-new-tokens", 20, "--seed", 0)
+    assert code == 0 and out.startswith("ROMEO:") and len(out) > 20
+    assert list(tmp_path.iterdir()) == []  # nothing was fetched, nothing was written
+
+
+# Mistakes
+
+def damage(run: Path, name: str, content: bytes | None) -> Path:
+    "A copy of a run with one file replaced, or removed."
+    copy = run.with_name(f"without-{name}" if content is None else f"bad-{name}")
+    if not copy.exists():
+        shutil.copytree(run, copy)
+        (copy / name).unlink() if content is None else (copy / name).write_bytes(content)
+    return copy
+
+
+@pytest.mark.parametrize("words, complaint", [
+    ("train --data nowhere.txt", "no file or folder 'nowhere.txt'"),
+    ("train --data empty.txt", "empty.txt is empty"),
+    ("train --data blank.txt", "blank.txt is empty"),
+    ("train --data one.txt", "a longer text"),
+    ("train --data page.txt", "a longer text"),
+    ("train --data latin.txt", "not UTF-8"),
+    ("train --data emptyfolder", "holds no .txt"),
+    ("train --preset enormous", "unknown preset 'enormous'"),
+    ("train --data play.txt --vocab-size 3", "ask for more"),
+    ("train --data play.txt --block-size 100000 --batch-size 1 --preset book-nano", "block_size 100000"),
+    ("train --learning-rate -1", "learning_rate is -1"),
+    ("train --learning-rate nan", "learning_rate is nan"),
+    ("train --minutes 0", "make it a positive number"),
+    ("train --precision fp8", "choose one of fp32, bf16"),
+    ("train --device toaster", "device 'toaster' does not work here"),
+    ("train --data play.txt --tokenizer nowhere", "'nowhere' is neither a folder"),
+    ("train --preset gpt2-xl --batch-size 9999", "GB of memory"),
+    ("train --data play.txt --out runs/play", "overwrites nothing"),
+    ("train --data play.txt --out play.txt", "overwrites nothing"),
+    ("train --data play.txt --out play.txt/run", "play.txt/run: not a directory"),
+    ("train --resume nowhere", "no checkpoint at nowhere"),
+    ("train --resume runs/bad-checkpoint.safetensors", "not a whole checkpoint"),
+    ("train --resume runs/bad-run.json", "run.json is damaged"),
+    ("train --resume runs/play --data page.txt", "is not the text"),
+    ("generate nowhere", "neither a folder nor a known model"),
+    ("generate emptyfolder", "has no config.json"),
+    ("generate runs/bad-config.json", "is not JSON"),
+    ("generate runs/bad-model.safetensors", "not a whole safetensors file"),
+    ("generate runs/bad-tokenizer.json", "tokenizer.json is damaged"),
+    ("generate runs/without-tokenizer.json", "tokenizer.json does not exist"),
+    ("generate runs/without-model.safetensors", "gptbook train --resume runs/without-model.safetensors"),
+    ("generate runs/play --temperature 0", "temperature is 0.0"),
+    ("generate runs/play --temperature -1", "temperature is -1.0"),
+    ("generate runs/play --temperature nan", "temperature is nan"),
+    ("generate runs/play --top-p 0", "top_p is 0.0"),
+    ("generate runs/play --top-p 1.01", "top_p is 1.01"),
+    ("generate runs/play --top-k 0", "top_k is 0"),
+    ("generate runs/play --min-p 2", "min_p is 2.0"),
+    ("generate runs/play --repetition-penalty 0", "repetition_penalty is 0.0"),
+    ("generate runs/play --prompt ''", "the prompt is empty"),
+    (f"generate runs/play --prompt '{'what light ' * 50}'", "do not fit the model's context of 32"),
+    ("generate runs/play --device cuda:99", "does not work here"),
+    ("tokenize --file nowhere.txt", "nowhere.txt"),
+    ("tokenize hello --tokenizer nowhere", "neither a folder"),
+    ("tokenize --decode '1 2 99999'", "token id 99999 does not exist"),
+    ("tokenize --decode '1 two'", "'two' is not a token id"),
+    ("tokenize --train empty.txt --out v", "empty.txt is empty"),
+    ("tokenize --train play.txt --vocab-size 9 --out v", "ask for more"),
+    ("tokenize --train play.txt --out runs", "not empty"),
+    ("eval runs/play --data nowhere.txt", "no file or folder"),
+    ("eval runs/play --split test", "split is 'test'"),
+    ("eval runs/play --data one.txt --split all", "1 tokens"),
+    ("estimate --preset enormous", "unknown preset"),
+    ("estimate --tokens 0", "tokens is 0"),
+    ("export nowhere gift2", "neither a folder"),
+    ("export runs/play runs/play", "not empty"),
+    ("export runs/play play.txt/x", "not a directory"),
+    ("export runs/play gift2 --dtype int8", "dtype is 'int8'"),
+])
+def test_a_mistake_is_one_sentence(here, capsys, words, complaint):
+    for name, content in (("empty.txt", b""), ("blank.txt", b" \n\n"), ("one.txt", b"x"), ("page.txt", b"A line.\n" * 3),
+                          ("latin.txt", "Où".encode("latin-1") * 50)):
+        Path(name).write_bytes(content)
+    Path("emptyfolder").mkdir(exist_ok=True)
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        damage(Path("runs/play"), name, Path("runs/play", name).read_bytes()[:5000])
+    for name in ("config.json", "tokenizer.json", "run.json"):
+        damage(Path("runs/play"), name, b'{"a": ')
+    for name in ("tokenizer.json", "model.safetensors"):
+        damage(Path("runs/play"), name, None)
+    before = sorted(Path().rglob("*"))
+    code, out, err = call(capsys, *shlex.split(words))
+    last = err.splitlines()[-1]
+    assert code == 1 and out == "", err
+    assert last.startswith("gptbook: ") and complaint in last, err
+    assert "Traceback" not in err and "unexpected" not in err
+    assert sorted(Path().rglob("*")) == before, "a failed command left something behind"
+
+
+@pytest.mark.parametrize("words", [
+    "train --stpes 3", "train --steps 0", "train --steps ten", "train --batch-size 0", "train play.txt", "nonsense",
+    "train --resume runs/play --preset gpt2", "generate --max-new-tokens 0", "tokenize", "tokenize a --file b",
+    "tokenize --train play.txt", "export runs/play", "estimate --tokens many", "generate --samples 0",
+])
+def test_wrong_usage_is_two(here, capsys, words):
+    code, out, err = call(capsys, *words.split())
+    assert code == 2 and out == "" and "Usage: gptbook" in err and "Traceback" not in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(here, capsys):
+    Path("locked").mkdir(exist_ok=True)
+    Path("locked").chmod(0o500)
+    code, _, err = call(capsys, "train", "--data", "play.txt", "--out", "locked/run", "--steps", 1)
+    assert code == 1 and "permission denied" in err
+
+
+def test_debug_shows_the_traceback(here, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "generate", "nowhere"])
+    monkeypatch.setenv("GPTBOOK_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["generate", "nowhere"])
