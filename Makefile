@@ -30,7 +30,7 @@ test: $(VENV)/.installed ## check that notebooks and package agree, then run eve
 	@$(PY) tools/check.py sync
 	@$(PY) tools/check.py lines
 	@echo "running the notebooks' tests, $(WORKERS) at a time"
-	@OMP_NUM_THREADS=1 $(VENV)/bin/nbdev-test --n-workers $(WORKERS) --do-print --timing
+	@OMP_NUM_THREADS=1 $(PY) tools/book.py check --workers $(WORKERS)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)

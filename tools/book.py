@@ -4,6 +4,7 @@
     tools/book.py build            run every chapter of _quarto.yml from a clean state, then render _site/
     tools/book.py page NAME...     render some pages with the outputs that are saved in them; nothing is run
     tools/book.py outputs [NAME]   run chapters in nbs/ and save their outputs there
+    tools/book.py check [NAME]     run chapters for their tests; nothing is written
     tools/book.py serve            show _site/ in a browser
     tools/book.py filter           standard input to standard output: what Quarto needs done to a notebook
 
@@ -26,6 +27,7 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -503,6 +505,23 @@ def outputs(root: Path, names: list[str]) -> None:
         print(f"{run.seconds:6.1f} s, {(root / name).stat().st_size / 1000:.0f} KB", flush=True)
 
 
+def check(root: Path, names: list[str], workers: int) -> None:
+    "Run chapters from a clean state for their tests, some at a time; write nothing, and report every failure."
+    book = Book(root)
+    chosen = [book.find(n) for n in names] or book.chapters
+    failures = []
+    with ProcessPoolExecutor(workers) as pool:
+        runs = {pool.submit(execute, root / name, (root / name).parent, name): name for name in chosen}
+        for run in as_completed(runs):
+            try:
+                print(f"{runs[run]:44s} passed in {run.result().seconds:6.1f} s", flush=True)
+            except BookError as error:
+                failures.append(str(error))
+                print(f"{runs[run]:44s} FAILED", flush=True)
+    if failures:
+        raise BookError("\n\n".join(failures))
+
+
 def _keep_front_picture(nb: dict, path: Path) -> None:
     "Write the figure of the cell labelled `fig-front`, where a chapter has one, to the file that README and front page show."
     for cell in nb["cells"]:
@@ -535,6 +554,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("build", help="run all chapters and render the site")
     commands.add_parser("page", help="render pages with their saved outputs").add_argument("names", nargs="*")
     commands.add_parser("outputs", help="run chapters and save their outputs").add_argument("names", nargs="*")
+    tests = commands.add_parser("check", help="run chapters for their tests, and write nothing")
+    tests.add_argument("names", nargs="*")
+    tests.add_argument("--workers", type=int, default=2)
     commands.add_parser("serve", help="show the site").add_argument("--port", type=int, default=8000)
     commands.add_parser("filter", help="Quarto's notebook filter")
     chosen = parser.parse_args(arguments)
@@ -548,6 +570,8 @@ def main(arguments: list[str] | None = None) -> int:
                 page(root, chosen.names)
             case "outputs":
                 outputs(root, chosen.names)
+            case "check":
+                check(root, chosen.names, chosen.workers)
             case "serve":
                 serve(root, chosen.port)
             case "filter":
