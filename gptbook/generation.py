@@ -8,7 +8,7 @@ __all__ = ['check_sampling', 'shape_logits', 'sample', 'make_caches', 'stream', 
 
 # %% ../nbs/09_generation.ipynb #67346347
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -185,7 +185,7 @@ def penalise_repetition(
 def stream_text(
     model: GPT,  # in any mode
     tokenizer: Tokenizer,  # the model's own
-    prompt: str,  # what to continue
+    prompt: str | Sequence[int],  # what to continue: a text, or its token ids
     max_new_tokens: int,  # how many tokens to add at most
     stop_ids: Collection[int] = (),  # tokens that end the text, and are not part of it
     **options: Any,  # temperature, top_k, and so on to seed, as in `stream`
@@ -193,7 +193,8 @@ def stream_text(
     "Continue a text. Pieces are whole characters, even where a token is a part of one."
     if not prompt:
         raise ValueError("the prompt is empty; give the model a character or more to continue")
-    ids = torch.tensor([tokenizer.encode(prompt)], device=model.embedding.weight.device)
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    ids = torch.tensor([ids], device=model.embedding.weight.device)
     stop = {int(i) for i in stop_ids}
     tokens = map(int, stream(model, ids, max_new_tokens, stop_ids=stop, **options))
     return tokenizer.decode_stream(takewhile(lambda token: token not in stop, tokens))
