@@ -151,22 +151,26 @@ def evaluate(
 # %% ../nbs/07_training.ipynb #48ec16a3
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked to stop
-    "Turn the first Ctrl-C into a polite request, so that no step is cut in half; the second one interrupts at once."
-    asked, previous = threading.Event(), signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or previous in (signal.SIG_IGN, None):  # no signal comes here, or it is not ours to take
-        yield asked
-        return
+    "Turn the first Ctrl-C or SIGTERM into a polite request, so that no step is cut in half; the next interrupts at once."
+    asked, previous = threading.Event(), {}
+    if threading.current_thread() is threading.main_thread():  # no signal comes anywhere else
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)}  # ours to take
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
     def ask(number: int, frame: Any) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    signal.signal(signal.SIGINT, ask)
     try:
+        for number in previous:
+            signal.signal(number, ask)
         yield asked
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
 # %% ../nbs/07_training.ipynb #62db26ec
 def training_flops(
@@ -238,6 +242,10 @@ class _State:
         self.tokens_per_step = config.batch_size * train_data.block_size
         self.flops_per_step = training_flops(model.config, self.tokens_per_step, train_data.block_size)
 
+    def agree(self, number: float) -> float:  # the largest that a process of this run has: here there is one
+        "What decides when to stop must be the same in all processes, of which chapter 12 has several."
+        return number
+
     @property
     def progress(self) -> float:  # the share of the budget that is used, 0 to 1
         c, shares = self.config, [self.step / self.config.steps]
@@ -247,21 +255,26 @@ class _State:
 
 # %% ../nbs/07_training.ipynb #e9677b88
 class _Stepper(_State):
-    "One step of training, and one look at the validation text."
+    "One step of training."
 
-    def train_step(self) -> dict:  # what to log of it
-        "One optimiser step. Raises FloatingPointError, before any weight changes, when the loss is not finite."
+    def gradients(self) -> Tensor:  # the mean loss of a batch in nats per token
+        "Draw a batch, and leave the gradient of its loss in the parameters."
         c, total = self.config, torch.zeros((), device=self.device)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
         x, y = self.train_data.batch(c.batch_size, self.generator, self.device)
         for x_part, y_part in zip(x.chunk(c.accumulate), y.chunk(c.accumulate)):
             with autocast(self.device, c.precision):
                 part = self.forward(x_part, y_part)[1] / c.accumulate
             part.backward()  # gradients of the pieces add up to the gradient of the batch
             total += part.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf)
-        loss, norm = total.item(), norm.item()
+        return total
+
+    def train_step(self) -> dict:  # what to log of it
+        "One optimiser step. Raises FloatingPointError, before any weight changes, when the loss is not finite."
+        c = self.config
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss = self.gradients().item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip or math.inf).item()
         if not math.isfinite(loss + norm):
             raise FloatingPointError(
                 f"at step {self.step + 1} the loss became {loss} and the gradient's length {norm}; the weights are still "
@@ -279,22 +292,29 @@ class _Stepper(_State):
 class _Recorder(_Stepper):
     "What is written down while a run goes on."
 
+    def validation_loss(self) -> float:  # in nats per token
+        "The loss on as much of the validation text as the settings say."
+        c = self.config
+        return evaluate(self.model, self.val_data, c.eval_windows, c.batch_size // c.accumulate, c.precision)
+
     def evaluate(self) -> dict:  # what to log
         "Look at the validation text, and remember the best weights if there is a patience to lose."
-        c, data = self.config, self.val_data
-        loss = evaluate(self.model, data, c.eval_windows, c.batch_size // c.accumulate, c.precision)
+        loss, data = self.validation_loss(), self.val_data
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, self.step
-            if c.patience:
+            if self.config.patience:
                 self.best_weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         bits = bits_per_byte(loss, len(data), data.n_bytes) if data.n_bytes else None
         return {"step": self.step, "val_loss": loss, "val_bits_per_byte": bits}
 
     def log(self, record: dict) -> None:  # one thing that happened; "step", "tokens", "flops", "seconds" are added
-        "Keep a record, write it to `metrics.jsonl`, pass it on."
+        "Keep a record, and publish it."
         done = {"tokens": self.step * self.tokens_per_step, "flops": self.step * self.flops_per_step}
-        record = {"step": self.step} | record | done | {"seconds": round(self.seconds, 3)}
-        self.history.append(record)
+        self.history.append({"step": self.step} | record | done | {"seconds": round(self.seconds, 3)})
+        self.publish(self.history[-1])
+
+    def publish(self, record: dict) -> None:  # of the history
+        "Write a record to `metrics.jsonl`, and pass it on to the callbacks."
         if self.folder is not None:
             try:
                 with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -313,10 +333,8 @@ class _Recorder(_Stepper):
 class _Saver(_Recorder):
     "Writes checkpoints."
 
-    def save_checkpoint(self) -> Path:  # the file
-        "Write weights, optimisers, random states and counters to `checkpoint.safetensors`: whole, or not at all."
-        if self.folder is None:
-            raise ValueError("this run has no folder; set `folder`, or give Trainer one, to save checkpoints")
+    def checkpoint_tensors(self) -> dict[str, Tensor]:  # by name
+        "Weights, the optimisers' state, the state of chance, and the history: all that the next step depends on."
         tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
         tensors |= {f"best.{name}": p for name, p in self.best_weights.items()}
         for i, optimizer in enumerate(self.optimizers):
@@ -325,7 +343,16 @@ class _Saver(_Recorder):
         tensors |= {"random.data": self.generator.get_state(), "random.torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
+        return tensors | {"history": torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)}
+
+    def save_checkpoint(self) -> Path:  # the file
+        "Write tensors, settings and counters to `checkpoint.safetensors`: whole, or not at all."
+        if self.folder is None:
+            raise ValueError("this run has no folder; set `folder`, or give Trainer one, to save checkpoints")
+        return self.write_checkpoint(self.checkpoint_tensors())
+
+    def write_checkpoint(self, tensors: dict[str, Tensor]) -> Path:  # the file
+        "Raises OSError, with the last checkpoint as it was, when there is no room."
         facts = {name: getattr(self, name) for name in ("step", "seconds", "best_loss", "best_step")}
         path = _make_folder(Path(self.folder)) / "checkpoint.safetensors"
         with atomic(path) as temporary:
@@ -389,6 +416,7 @@ class _Loader(_Saver):
             raise ValueError("this run has no folder; say which one has the checkpoint: load_checkpoint('runs/mine')")
         facts, tensors = read_checkpoint(folder or self.folder)
         _check_identity(self, facts)
+        tensors = self.place(tensors)
 
         def part(start: str) -> dict[str, Tensor]:
             return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
@@ -407,6 +435,10 @@ class _Loader(_Saver):
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         for name in ("step", "seconds", "best_loss", "best_step", "history"):
             setattr(self, name, facts[name])
+
+    def place(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:  # of a checkpoint, whole; as this process holds them
+        "Chapter 12, where a process may hold a share of each tensor, has another answer than this one."
+        return tensors
 
     def start_folder(self) -> None:
         "Make `metrics.jsonl` say what the history says. Raises FileExistsError rather than write over another run."
@@ -447,13 +479,14 @@ class Trainer(_Loader):
             while self.progress < 1 and not self.stopped:
                 started = time.perf_counter()
                 record = self.train_step()
-                self.seconds += time.perf_counter() - started  # looking and saving is not training
+                self.seconds = self.agree(self.seconds + time.perf_counter() - started)  # without looking and saving
                 self.log(record)
                 if self.val_data is not None and (self.step % c.eval_every == 0 or self.progress >= 1):
                     self.log(self.evaluate())
                     looks = (self.step - self.best_step) // c.eval_every
-                    self.stopped = "patience" if c.patience and looks >= c.patience else ""
-                self.stopped = "interrupted" if asked.is_set() else self.stopped
+                    self.stopped = "patience" if c.patience and looks >= c.patience else self.stopped
+                if self.agree(asked.is_set() or self.stopped == "interrupted"):  # callbacks, too, may ask
+                    self.stopped = "interrupted"
                 if self.folder is not None and (self.step % c.checkpoint_every == 0 or self.stopped or self.progress >= 1):
                     self.save_checkpoint()
                 _show(self, bar, record["loss"])
@@ -512,6 +545,8 @@ def plot_losses(
 # %% ../nbs/07_training.ipynb #1c9f6285
 class Samples:
     "A callback that writes a sample of the model's text into the log, as records with `sample`."
+
+    everywhere = True  # chapter 12: every process that holds a share of the model has to take part
 
     def __init__(
         self,
