@@ -163,7 +163,7 @@ def choose_precision(
 
 # %% ../nbs/13_cli.ipynb #7d374d08
 def open_tokenizer(
-    name: str,  # a folder with tokenizer.json, "gpt2", or a shipped model
+    name: str,  # a folder with tokenizer.json, "gpt2", or whatever `model_folder` takes
 ) -> "Tokenizer":
     "Load a tokenizer. Raises ValueError or FileNotFoundError when there is none."
     from gptbook.pretrained import model_folder
@@ -174,7 +174,7 @@ def open_tokenizer(
     return load_tokenizer(name if Path(name).is_dir() else model_folder(name))
 
 def open_run(
-    run: str,  # the folder of a run, or a shipped model
+    run: str,  # the folder of a run, or whatever `model_folder` takes
     device: str = "auto",  # where the model goes
 ) -> tuple["GPT", "Tokenizer", dict]:  # model, tokenizer, and what is known about the run, if anything
     "Load what `gptbook train` made."
@@ -437,7 +437,7 @@ _Json = Annotated[bool, Option("--json", help="Print one JSON object on standard
 _Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 _Seed = Annotated[int, Option(help="Where chance starts; the same seed repeats a run.")]
 _Precision = Annotated[str, Option(help="fp32, bf16, or auto: bf16 where the hardware has it.")]
-_Run = Annotated[str, Argument(metavar="RUN", help="A run's folder, or `shakespeare`, which is included.")]
+_Run = Annotated[str, Argument(metavar="RUN", help="A run's folder, shakespeare, smollm2-135m, or a name on a hub.")]
 
 # %% ../nbs/13_cli.ipynb #f8988dc8
 @app.command(epilog="""\b
@@ -541,10 +541,12 @@ Examples:
   gptbook generate                                 the model that comes with the package
   gptbook generate runs/shakespeare --prompt "ROMEO:" --seed 1
   gptbook generate runs/my --prompt - < start.txt  continue a file
-  gptbook generate --temperature 0.5 --top-p 0.9 --samples 3""")
+  gptbook generate --temperature 0.5 --top-p 0.9 --samples 3
+  gptbook generate smollm2-135m --chat --prompt 'Who is Juliet?'""")
 def generate(
     run: _Run = "shakespeare",
     prompt: Annotated[str | None, Option(help="What to continue; - reads standard input.")] = None,
+    chat: Annotated[bool, Option("--chat", help="The prompt is a message to a model trained to converse.")] = False,
     max_new_tokens: Annotated[int, Option(min=1, help="How many tokens to add.")] = 200,
     temperature: Annotated[float, Option(help="Below 1 bolder, above 1 wilder.")] = 0.8,
     top_k: Annotated[int | None, Option(help="Choose among the k likeliest; 1: no chance.")] = None,
@@ -557,18 +559,25 @@ def generate(
 ) -> None:
     "Continue a text. It is printed while it is being made."
     from gptbook.generation import check_sampling, stream_text
+    from gptbook.pretrained import chat_prompt
 
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)  # before anything slow
+    if chat and prompt is None:
+        raise typer.BadParameter("--chat needs a --prompt: what you say to the model")
+    prompt = _stdin() if prompt == "-" else prompt
+    form = chat_prompt(run, prompt) if chat else None  # a model without such a form says so here
     model, tokenizer, facts = open_run(run, device)
-    prompt = _stdin() if prompt == "-" else _default_prompt(run, facts) if prompt is None else prompt
+    prompt = _default_prompt(run, facts) if prompt is None else prompt
+    ids = tokenizer.encode(prompt) if form is None else tokenizer.encode(form, allowed_special="all")
+    shown = prompt if form is None else ""
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
                "repetition_penalty": repetition_penalty}
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     for i in range(samples):
         options["seed"] = None if seed is None else seed + i
-        pieces = stream_text(model, tokenizer, prompt, max_new_tokens, stop_ids=stop_ids, **options)
+        pieces = stream_text(model, tokenizer, ids, max_new_tokens, stop_ids=stop_ids, **options)
         first = next(pieces, "")  # whatever is wrong shows here, before anything is printed
-        print("\n---\n" * (i > 0) + prompt + first, end="", flush=True)
+        print("\n---\n" * (i > 0) + shown + first, end="", flush=True)
         _print_stream(pieces)
 
 # %% ../nbs/13_cli.ipynb #800c69c2
