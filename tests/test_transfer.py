@@ -1,0 +1,232 @@
+"Chapter 10: LoRA is exact, what is frozen stays frozen, the counts are right, the long runs' tool works."
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gptbook.data import TokenDataset
+from gptbook.model import GPT, GPTConfig
+from gptbook.training import TrainConfig, training_flops
+from gptbook.transfer import (
+    LAYERS, LoRA, add_lora, finetune, finetune_flops, headless, load_lora, lora_layers, merge_lora, pad_batches, save_lora,
+    speeches, text_features, train_only, untie_head,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = dict(vocab_size=61, block_size=24, n_layer=3, n_head=4, n_embd=32)
+SHAPES = {
+    "gpt2": GPTConfig(**SIZE, position="learned", norm="layer", activation="gelu", bias=True),
+    "llama": GPTConfig(**SIZE, n_kv_head=2, n_hidden=88, position="rotary", norm="rms", activation="swiglu"),
+    "untied": GPTConfig(**SIZE, position="alibi", activation="relu2", qk_norm=True, tie_weights=False),
+}
+torch.set_num_threads(1)
+
+
+def make(shape: str, seed: int = 0) -> GPT:
+    torch.manual_seed(seed)
+    return GPT(SHAPES[shape]).eval()
+
+
+def disturb(model: GPT, seed: int = 1) -> GPT:
+    "Give every detour something to say."
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in lora_layers(model).values():
+            layer.b.copy_(0.1 * torch.randn(layer.b.shape, generator=draw))
+    return model
+
+
+ids = torch.randint(61, (2, 24), generator=torch.Generator().manual_seed(3))
+data = TokenDataset(torch.randint(61, (3000,), generator=torch.Generator().manual_seed(4)), 16, bytes=9000)
+SHORT = TrainConfig(steps=4, batch_size=2, optimizer="adamw", learning_rate=1e-2, warmup=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[:1], LAYERS[2:]])
+def test_merged_equals_unmerged_and_the_start_equals_the_base(shape, layers):
+    base = make(shape)
+    model = add_lora(copy.deepcopy(base), rank=3, alpha=5.0, layers=layers)
+    assert len(lora_layers(model)) == 3 * len(layers)
+    assert torch.equal(model(ids)[0], base(ids)[0])
+    disturb(model)
+    tuned = model(ids)[0]
+    assert (tuned - base(ids)[0]).abs().max() > 1e-2
+    merged = merge_lora(model)
+    assert not lora_layers(merged) and merged.state_dict().keys() == base.state_dict().keys()
+    assert (merged(ids)[0] - tuned).abs().max() < 1e-5
+    assert all(p.requires_grad for p in merged.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_only_the_detours_get_gradients(shape):
+    model = disturb(add_lora(make(shape)))
+    model(ids, ids)[1].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.endswith((".a", ".b")) == parameter.requires_grad, name
+
+
+def test_the_detour_is_what_the_paper_says():
+    torch.manual_seed(0)
+    base = torch.nn.Linear(7, 5)
+    layer = LoRA(base, rank=2, alpha=6.0)
+    with torch.no_grad():
+        layer.b.normal_()
+    x = torch.randn(4, 7)
+    expected = x @ (base.weight + 6.0 / 2 * layer.b @ layer.a).T + base.bias
+    assert torch.allclose(layer(x), expected, atol=1e-5)
+    assert torch.allclose(layer.merge()(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_saved_detours_load_into_the_same_base(shape, tmp_path):
+    base, path = make(shape), tmp_path / "lora.safetensors"
+    model = disturb(add_lora(copy.deepcopy(base), rank=2, alpha=3.0, layers=LAYERS[1:3]))
+    save_lora(model, path)
+    again = load_lora(copy.deepcopy(base), path)
+    assert torch.equal(again(ids)[0], model(ids)[0])
+    assert [n for n, p in again.named_parameters() if p.requires_grad] == [n for n, p in model.named_parameters() if p.requires_grad]
+    assert path.stat().st_size < 4 * sum(p.numel() for p in model.parameters() if p.requires_grad) + 4000
+
+
+def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
+    path, other = tmp_path / "lora.safetensors", tmp_path / "other.safetensors"
+    save_lora(add_lora(make("gpt2")), path)
+    model = make("llama")  # narrower keys and values, another width inside
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    for wrong in (path, other):
+        other.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ValueError, match="own model|save_lora"):
+            load_lora(model, wrong)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="save_lora"):
+        load_lora(model, tmp_path / "model.safetensors")
+    assert not lora_layers(model) and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+    with pytest.raises(ValueError, match="no LoRA"):
+        save_lora(model, other)
+    with pytest.raises(FileNotFoundError):
+        load_lora(model, tmp_path / "missing.safetensors")
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="rank is 0"):
+        LoRA(torch.nn.Linear(4, 4), rank=0)
+    with pytest.raises(ValueError, match="1 to 4"):
+        LoRA(torch.nn.Linear(9, 4), rank=5)
+    for layers in ((), ("attention.query",)):
+        with pytest.raises(ValueError, match="attention.qkv"):
+            add_lora(make("gpt2"), layers=layers)
+    with pytest.raises(ValueError, match="merge_lora"):
+        add_lora(add_lora(make("gpt2")))
+    with pytest.raises(ValueError, match="no parameter starts with 'head'"):
+        train_only(make("gpt2"), "head")
+
+
+@pytest.mark.parametrize("method", ["lora", "head", "last block"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_finetune_leaves_what_is_frozen_bit_equal(shape, method):
+    model = make(shape)
+    if method == "lora":
+        add_lora(model, rank=2)
+    else:
+        train_only(untie_head(model), "head" if method == "head" else "blocks.2.")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = finetune(model, data, data, SHORT, progress_bar=False)
+    assert trainer.step == 4 and len([r for r in trainer.history if "loss" in r]) == 4
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+def test_an_untied_head_is_the_same_head():
+    model = make("gpt2")
+    base = copy.deepcopy(model)
+    assert torch.equal(untie_head(model)(ids)[0], base(ids)[0]) and not model.config.tie_weights
+    assert model.head.weight is not model.embedding.weight
+    assert untie_head(model).head.weight.data_ptr() == model.head.weight.data_ptr()
+
+
+def measured_flops(model: GPT) -> int:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(ids, ids)[1].backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "lora on feed_forward", "head", "last block", "norm"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_flops_are_those_that_pytorch_counts(shape, method):
+    model = make(shape)
+    if method == "full":
+        assert finetune_flops(model, 7, 20) == training_flops(model.config, 7, 20)
+    elif method == "lora":
+        add_lora(model, rank=2)
+    elif method == "lora on feed_forward":
+        add_lora(model, rank=5, layers=LAYERS[3:])
+    else:
+        train_only(untie_head(model), {"head": "head", "last block": "blocks.2.", "norm": "norm"}[method])
+    counted = finetune_flops(model, ids.numel(), ids.size(1))
+    assert abs(measured_flops(model) / counted - 1) < 0.002
+
+
+def run_tool(*arguments: object) -> list[dict]:
+    "Call the tool as a reader would, on one core."
+    done = subprocess.run([sys.executable, ROOT / "tools/transfer.py", *map(str, arguments), "--tiny", "--threads", "1"],
+                          capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in Path(arguments[-1]).read_text().splitlines()]
+
+
+def test_the_comparison_runs_and_goes_on_where_it_stopped(tmp_path):
+    log = tmp_path / "log.jsonl"
+    records = run_tool("compare", "--budget", "1e8", "--arm", "lora", "--out", log)
+    curve = [r for r in records if r["experiment"] == "arm"]
+    assert [r["share"] for r in curve] == [1 / 8, 1 / 4, 1 / 2, 1] and len({r["learning_rate"] for r in curve}) == 1
+    assert {r["arm"] for r in records if r["experiment"] == "floor"} == {"5-gram", "smollm2"}
+    assert all("tools/transfer.py compare --budget 1e8 --arm lora" in r["command"] for r in records)
+    assert curve[-1]["sample"].startswith("ROMEO:") and curve[-1]["trained_parameters"] < curve[-1]["parameters"]
+    again = run_tool("compare", "--budget", "1e8", "--arm", "lora", "--seed", "1", "--out", log)
+    assert again[: len(records)] == records and {r["seed"] for r in again[len(records) :]} == {1}
+    assert len(run_tool("compare", "--budget", "1e8", "--arm", "lora", "--out", log)) == len(again)
+
+
+def test_who_is_speaking_runs(tmp_path):
+    records = run_tool("speakers", "--seed", "1", "--out", tmp_path / "log.jsonl")
+    methods = {"counting", "smollm2 frozen", "smollm2 lora", "random frozen", "random lora"}
+    assert {r["method"] for r in records} == methods and len(records) == 5
+    for r in records:
+        hits = sum(row[i] for i, row in enumerate(r["confusion"]))
+        assert abs(hits / r["test"] - r["accuracy"]) < 1e-4 and sum(map(sum, r["confusion"])) == r["test"]
+
+
+def test_speeches_are_taken_out_of_a_script():
+    text = "A PLAY\n\nACT I\n\nSCENE I. A street.\n\n[Enter ROMEO]\n\nROMEO:\n[Aside] But, soft! what light\nbreaks?\n[Exit]\n\nMARK ANTONY:\nAy.\n"
+    assert list(speeches(text)) == [("ROMEO", "But, soft! what light breaks?"), ("MARK ANTONY", "Ay.")]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_features_do_not_depend_on_the_company(shape):
+    model = make(shape)
+    texts = [[1, 2, 3], list(range(40)), [7], [5, 6]]
+    together = text_features(model, texts, max_tokens=20, precision="fp32")
+    for ids_of_one, row in zip(texts, together):
+        alone = headless(model)(torch.tensor([ids_of_one[:20]]))[0][0].mean(0)
+        assert torch.allclose(alone, row, atol=1e-5)
+    assert model(ids)[0].shape == (2, 24, 61)  # the model has kept its head
+    with pytest.raises(ValueError, match="empty"):
+        text_features(model, [[1], []])
+    assert sorted(i for which, *_ in pad_batches(texts, batch_size=2) for i in which.tolist()) == [0, 1, 2, 3]
+
+
+def test_the_rates_of_smollm2_are_known_by_its_shape():
+    "The real model's numbers, without its weights."
+    with torch.device("meta"):
+        model = GPT(GPTConfig(49152, 8192, 30, 9, 576, n_kv_head=3, n_hidden=1536, activation="swiglu", rotary_base=1e5))
+    total = finetune_flops(model, 1, 128)
+    assert total == training_flops(model.config, 1, 128) and sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert 0.6 < finetune_flops(add_lora(model), 1, 128) / total < 0.75
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_027_520
