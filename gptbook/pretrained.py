@@ -194,7 +194,7 @@ def _facts(
         raise ValueError(f"{path} has unknown keys {sorted(unknown)}; save the model again")
     if kind == "llama":  # the angles moved from one place in the file to another over the years
         scaling, rope = facts.get("rope_scaling") or {}, facts.get("rope_parameters") or {}
-        facts |= {"rope_type": scaling.get("type", "default")} | scaling | rope
+        facts |= {"rope_type": scaling.get("type", "default")} | rope | scaling
     return FAMILIES[kind], facts
 
 def read_config(

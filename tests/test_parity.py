@@ -286,6 +286,7 @@ SPOILT = [  # (which model, what is done to its folder, what the message must na
     ("llama", edit_config(hidden_act="gelu"), "hidden_act is 'gelu'"),
     ("llama", edit_config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4}), "rope_type is 'llama3'"),
     ("llama", edit_config(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters=None), "rope_type is 'linear'"),
+    ("llama", edit_config(rope_scaling={"rope_type": "yarn", "factor": 2.0}), "rope_type is 'yarn'"),
     ("llama", edit_config(attention_bias=True), "mlp_bias"),
     ("llama", edit_config(rms_norm_eps="small"), "rms_norm_eps"),
     ("llama", edit_config(hidden_size=None), "hidden_size"),
