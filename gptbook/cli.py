@@ -349,8 +349,13 @@ def _processes(
     if SEVERAL:
         from gptbook.distributed import distributed_context
         with distributed_context(o.device) as o.here:
-            o.device = str(o.here.device)
-            yield
+            o.device, code = str(o.here.device), 0
+            try:
+                yield
+            except typer.Exit as end:
+                code = end.exit_code
+            sys.stdout.flush()
+            os._exit(code)  # all is written; taking connections apart in order can wait for others, and hang
     elif o.shard:
         raise typer.BadParameter("--shard divides a model among several processes; start them with: "
                                  "torchrun --nproc-per-node 2 -m gptbook train --shard")
@@ -769,7 +774,8 @@ def evaluate_run(
     run: _Run = "shakespeare",
     data: Annotated[str | None, Option(help="A corpus, file or folder; by default the run's own.")] = None,
     split: Annotated[str, Option(help="validation, train or all.")] = "validation",
-    batch_size: Annotated[int, Option(min=1, help="Windows at a time.")] = 32,
+    batch_size: Annotated[int, Option(min=1, help="Windows at a time; fewer where V is large.")] = 32,
+    block_size: Annotated[int, Option(min=1, help="Tokens in a window, up to the model's context.")] = 1024,
     precision: Annotated[str, Option(help="fp32 or bf16.")] = "fp32",
     device: _Device = "auto",
     as_json: _Json = False,
@@ -781,8 +787,9 @@ def evaluate_run(
     model, tokenizer, facts = open_run(run, device)
     source = data or facts.get("data", RECIPE.data)
     whole = TokenDataset.from_text(load_text(source, split), tokenizer, 1)
-    windows = TokenDataset(whole.ids, min(model.config.block_size, len(whole) - 1), whole.n_bytes)
-    loss = evaluate(model, _WithBar(windows), None, batch_size, precision)
+    windows = TokenDataset(whole.ids, min(block_size, model.config.block_size, len(whole) - 1), whole.n_bytes)
+    fitting = 2**28 // (windows.block_size * model.config.vocab_size)  # scores of a billion bytes
+    loss = evaluate(model, _WithBar(windows), None, max(1, min(batch_size, fitting)), precision)
     bits = bits_per_byte(loss, len(windows), windows.n_bytes)
     result = {"run": run, "data": source, "split": split, "tokens": len(windows), "bytes": windows.n_bytes,
               "loss": loss, "bits_per_byte": bits, "perplexity": math.exp(loss)}

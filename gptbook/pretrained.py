@@ -11,8 +11,7 @@ __all__ = ['OWN', 'GPT2', 'LLAMA', 'FAMILIES', 'GGUF', 'Family', 'family_of', 'w
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from hashlib import sha1
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
