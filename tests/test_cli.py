@@ -390,3 +390,41 @@ def test_debug_shows_the_traceback(here, monkeypatch):
     monkeypatch.setenv("GPTBOOK_DEBUG", "1")
     with pytest.raises(FileNotFoundError):
         main(["generate", "nowhere"])
+
+
+# Other people's models
+
+def test_a_folder_in_the_hubs_layout_with_a_chat_template(tmp_path, monkeypatch, capsys):
+    from gptbook.model import GPTConfig
+    from gptbook.tokenizer import BPETokenizer
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer = BPETokenizer.train(TEXT, 300, special_tokens=["<|endoftext|>", "<|user|>"])
+    torch.manual_seed(0)
+    GPT(GPTConfig.preset("gpt2", vocab_size=300, block_size=64, n_layer=1, n_head=2, n_embd=16)).save_pretrained("theirs")
+    tokenizer.save("theirs")
+    code, _, said = call(capsys, "generate", "theirs", "--chat", "--prompt", "What light?")
+    assert code == 1 and "has no chat template" in said
+    template = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ '\\n' }}{% endif %}"
+    Path("theirs/chat_template.jinja").write_text(template)
+    words = ["--prompt", "What light?", "--top-k", "1", "--max-new-tokens", "5"]
+    code, chatted, _ = call(capsys, "generate", "theirs", "--chat", *words)
+    assert code == 0 and "What light?" not in chatted  # the answer only
+    from gptbook.generation import stream_text
+    ids = [tokenizer.special_tokens["<|user|>"], *tokenizer.encode("What light?\n")]
+    expected = "".join(stream_text(GPT.from_pretrained("theirs"), tokenizer, ids, 5, top_k=1))
+    assert chatted == expected + "\n"
+    Path("theirs/chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    code, _, said = call(capsys, "generate", "theirs", "--chat", *words)
+    assert code == 1 and "chat template" in said  # the sandbox refuses
+    assert call(capsys, "generate", "theirs", "--chat")[0] == 2
+    code, said, _ = call(capsys, "export", "theirs", "again")
+    assert code == 0 and json.loads(Path("again/config.json").read_text())["model_type"] == "gpt2"
+
+
+def test_smollm2_from_the_command_line(tmp_path):
+    pytest.importorskip("gguf")
+    done = gptbook("generate", "smollm2-135m", "--prompt", "The capital of France is", "--top-k", 1, "--max-new-tokens", 3, cwd=tmp_path)
+    if "could not fetch" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout.startswith("The capital of France is Paris"), done.stderr
