@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['corpora', 'cache_folder', 'atomic', 'file_sha256', 'fetch_url', 'fetch_package', 'play_to_script', 'Corpus',
-           'split_text', 'load_text', 'bits_per_byte', 'NGram', 'TokenDataset']
+           'split_text', 'load_text', 'bits_per_byte', 'NGram', 'write_tokens', 'TokenDataset']
 
 # %% ../nbs/00_data.ipynb #8647a264
 import copy
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ import tempfile
 import urllib.request
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -687,23 +688,24 @@ class NGram(_Probabilities):
         return "".join(map(chr, drawn)) if self.is_text else drawn.tolist()
 
 # %% ../nbs/00_data.ipynb #b596a8ae
-def _write_tokens(
+def write_tokens(
     path: Path,  # the file of ids; a .json with the facts appears beside it
-    ids: np.ndarray,  # (tokens,), uint16 or uint32
-    n_bytes: int | None,  # bytes of the text they stand for
+    blocks: Iterable[tuple[np.ndarray, int | None]],  # ids, (tokens,), and bytes of text they stand for
+    vocab_size: int,  # V: the ids take two bytes each if V is at most 65,536, else four
 ) -> None:
-    "Write token ids as raw little-endian numbers, in pieces, and their facts beside them."
-    kind = "<u2" if ids.dtype == np.uint16 else "<u4"
-    facts = {"format": "gptbook tokens 1", "dtype": kind, "tokens": len(ids), "bytes": n_bytes}
+    "Write token ids as raw little-endian numbers, block by block, and their facts beside them."
+    kind, tokens, n_bytes = "<u2" if vocab_size <= 2**16 else "<u4", 0, 0
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        for start in range(0, len(ids), 1 << 22):
-            file.write(np.ascontiguousarray(ids[start : start + (1 << 22)], dtype=kind))
+        for ids, size in blocks:
+            file.write(np.ascontiguousarray(ids, dtype=kind))
+            tokens, n_bytes = tokens + len(ids), None if None in (n_bytes, size) else n_bytes + size
+    facts = {"format": "gptbook tokens 1", "dtype": kind, "tokens": tokens, "bytes": n_bytes}
     with atomic(path.with_name(path.name + ".json")) as temporary:
         temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 # %% ../nbs/00_data.ipynb #083788fd
 def _map_tokens(
-    path: Path,  # a file that _write_tokens made
+    path: Path,  # a file that write_tokens made
 ) -> tuple[np.ndarray, int | None]:  # (ids as a memory map, bytes of the text)
     "Open token ids without reading them. Raises ValueError if file and facts disagree."
     beside = path.with_name(path.name + ".json")
@@ -720,7 +722,12 @@ def _map_tokens(
             f"{path} has {path.stat().st_size:,} bytes; expected {tokens:,} tokens of {kind.itemsize} "
             "bytes. It was cut short or changed: save the dataset again."
         )
-    return (np.memmap(path, dtype=kind, mode="r") if tokens else np.empty(0, kind)), n_bytes
+    if not tokens:
+        return np.empty(0, kind), n_bytes
+    ids = np.memmap(path, dtype=kind, mode="r")
+    if hasattr(mmap, "MADV_RANDOM"):  # windows come from anywhere: do not read megabytes around each
+        ids._mmap.madvise(mmap.MADV_RANDOM)
+    return ids, n_bytes
 
 # %% ../nbs/00_data.ipynb #217e27db
 class _Tokens:
@@ -787,7 +794,10 @@ class TokenDataset(_Tokens):
         path: str | Path,  # the file to write, by custom *.bin
     ) -> Path:  # the same path
         "Write the ids as raw uint16 or uint32, and a small .json with the facts beside them."
-        _write_tokens(Path(path), self.ids, self.n_bytes)
+        size = 1 << 22  # ids in a block
+        starts = range(0, len(self.ids), size)
+        blocks = ((self.ids[i : i + size], 0 if i else self.n_bytes) for i in starts)
+        write_tokens(Path(path), blocks, 2**16 if self.ids.dtype == np.uint16 else 2**32)
         return Path(path)
 
     def batch(
@@ -809,10 +819,11 @@ class TokenDataset(_Tokens):
     ) -> Iterator[tuple[Tensor, Tensor]]:  # batches (x, y), each (B, T), int64, on the CPU
         "Windows end to end: each token but the first is a target once; the last may be shorter."
         full, rest = divmod(len(self) - 1, self.block_size)
-        chosen = np.arange(full)
+        chosen = range(full)  # not an array: a file may hold many windows
         if max_windows is not None and max_windows < full + (rest > 0):
             chosen, rest = np.linspace(0, full - 1, max_windows).round().astype(int), 0
         for i in range(0, len(chosen), batch_size):
-            yield _gather(self.ids, chosen[i : i + batch_size] * self.block_size, self.block_size)
+            starts = np.asarray(chosen[i : i + batch_size]) * self.block_size
+            yield _gather(self.ids, starts, self.block_size)
         if rest:
             yield _gather(self.ids, np.array([full * self.block_size]), rest)

