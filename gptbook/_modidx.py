@@ -369,6 +369,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'gptbook.tokenizer._merge_lines': ('tokenizer.html#_merge_lines', 'gptbook/tokenizer.py'),
                                    'gptbook.tokenizer._pairs_for': ('tokenizer.html#_pairs_for', 'gptbook/tokenizer.py'),
                                    'gptbook.tokenizer._place_to_cut': ('tokenizer.html#_place_to_cut', 'gptbook/tokenizer.py'),
+                                   'gptbook.tokenizer._processes': ('tokenizer.html#_processes', 'gptbook/tokenizer.py'),
                                    'gptbook.tokenizer._read_json': ('tokenizer.html#_read_json', 'gptbook/tokenizer.py'),
                                    'gptbook.tokenizer._read_text': ('tokenizer.html#_read_text', 'gptbook/tokenizer.py'),
                                    'gptbook.tokenizer._special_ids': ('tokenizer.html#_special_ids', 'gptbook/tokenizer.py'),

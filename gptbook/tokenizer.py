@@ -742,13 +742,15 @@ def _fetch_gpt2() -> BPETokenizer:
     return from_vocabulary(vocabulary, merges)
 
 # %% ../nbs/01_tokenizer.ipynb #b8e95834
-_PLACES = (r"(?r)(?<=\S)(?=\s)", r"(?r)(?<=\n)(?=\S)")  # before white space; at the start of a line
+_PLACES = (r"(?r)(?<=\S)(?=\s)",     # before white space
+           r"(?r)(?<=\n)(?=\S)",     # at the start of a line
+           r"(?r)(?<=\S\n)(?=\S)")   # there, but not after an empty line
 
 def _place_to_cut(
     pattern: str,                   # the split pattern
     special_tokens: Iterable[str],  # are not to be cut either
 ) -> regex.Pattern:  # searches backwards, so that the last place is found first
-    "Where a text can be cut so that its pieces stay the same; ValueError if neither place is safe."
+    "Where a text can be cut so that its pieces stay the same; ValueError if no place is safe."
     split, names = _compile_split(pattern), list(special_tokens)
     probe = "".join(map("".join, product("aL1.' \n", repeat=3)))
     pieces = split.findall(probe)
@@ -780,8 +782,14 @@ def read_blocks(
         yield rest
 
 # %% ../nbs/01_tokenizer.ipynb #6f1e9a75
-_PROCESSES = get_context("fork" if sys.platform == "linux" else None)  # None: what the system has
-_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+_LINUX = sys.platform == "linux"
+_CORES = len(os.sched_getaffinity(0)) if _LINUX else os.cpu_count() or 1
+
+def _processes() -> Executor:
+    "A worker per core: processes where they can be forked, else threads, which share Python's one."
+    if _LINUX:
+        return ProcessPoolExecutor(_CORES, get_context("fork"))
+    return ThreadPoolExecutor(_CORES)
 
 def _in_order(
     pool: Executor,              # workers
@@ -807,7 +815,7 @@ def count_file(
     names = list(special_tokens)
     work = partial(count_pieces, pattern=pattern, special_tokens=names)
     blocks, total = read_blocks(path, _place_to_cut(pattern, names)), Counter()
-    with ProcessPoolExecutor(_CORES, _PROCESSES) as pool:
+    with _processes() as pool:
         for counts in _in_order(pool, work, blocks):
             total.update(counts)
             if len(total) > most:

@@ -44,7 +44,7 @@ def test_blocks_change_no_piece(tmp_path_factory, text, pattern, size):
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     path.write_text(text, encoding="utf-8", newline="")
     text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")  # as load_text reads it
-    place = regex.compile(_PLACES[pattern in ("llama3", "lines")])
+    place = regex.compile(_PLACES[1 if pattern in ("llama3", "lines") else 0 if size % 2 else 2])
     blocks = list(read_blocks(path, place, size))
     split = regex.compile(PATTERNS[pattern])
     assert "".join(blocks) == text and "" not in blocks
@@ -54,6 +54,7 @@ def test_blocks_change_no_piece(tmp_path_factory, text, pattern, size):
 def test_each_pattern_has_its_place():
     for name, pattern in PATTERNS.items():
         assert _place_to_cut(pattern, ["<|endoftext|>"]).pattern == _PLACES[name in ("llama3", "lines")]
+    assert _place_to_cut(GPT2_SPLIT, ["<|end of text|>"]).pattern == _PLACES[2]
     for pattern, names in ((r"(?s).{1,7}", []), (r"[^ ]+| +", []), (LINES, ["<|a\nb|>"])):
         with pytest.raises(ValueError, match="read it with load_text"):
             _place_to_cut(pattern, names)
