@@ -765,7 +765,7 @@ def _place_to_cut(
 def read_blocks(
     path: str | Path,      # a text file in UTF-8
     place: regex.Pattern,  # where to cut, from `_place_to_cut`
-    size: int = 1 << 23,   # characters to read at once; a block is longer where there is no place
+    size: int = 1 << 21,   # characters to read at once; a block is longer where there is no place
 ) -> Iterator[str]:  # joined, they are what `load_text` reads
     "Read a text file of any size, one block at a time; ValueError if it is not UTF-8."
     rest = ""
