@@ -185,7 +185,7 @@ def test_the_comparison_runs_and_goes_on_where_it_stopped(tmp_path):
     log = tmp_path / "log.jsonl"
     records = run_tool("compare", "--budget", "1e8", "--arm", "lora", "--out", log)
     curve = [r for r in records if r["experiment"] == "arm"]
-    assert [r["share"] for r in curve] == [1 / 8, 1 / 4, 1 / 2, 1] and len({r["learning_rate"] for r in curve}) == 1
+    assert [r["share"] for r in curve] == [1 / 8, 3 / 8, 1] and len({r["learning_rate"] for r in curve}) == 1
     assert {r["arm"] for r in records if r["experiment"] == "floor"} == {"5-gram", "smollm2"}
     assert all("tools/transfer.py compare --budget 1e8 --arm lora" in r["command"] for r in records)
     assert curve[-1]["sample"].startswith("ROMEO:") and curve[-1]["trained_parameters"] < curve[-1]["parameters"]
