@@ -10,6 +10,7 @@ __all__ = ['OWN', 'GPT2', 'LLAMA', 'FAMILIES', 'GGUF', 'Family', 'family_of', 'w
 # %% ../nbs/91_pretrained.ipynb #1b49ba3e
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
@@ -168,7 +169,7 @@ def parse_config(
     facts: Mapping[str, Any],  # a configuration in the family's terms
     family: Family,  # whose
 ) -> GPTConfig:
-    "Understand a configuration. Raises ValueError that names the key that is missing or cannot be done."
+    "Understand a configuration. Raises ValueError that names the key that is missing or cannot be done; warns of dropout."
     missing = [key for key in family.keys.values() if key not in facts and key not in family.defaults]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}; a model cannot be built without")
@@ -183,6 +184,9 @@ def parse_config(
         raise ValueError(f"its heads have {size} channels; this class needs {values['n_embd']} / {values['n_head']}")
     if family is LLAMA and facts.get("mlp_bias", False) != values["bias"]:
         raise ValueError("mlp_bias differs from attention_bias; this class has biases in all linear layers or in none")
+    for key in ("embd_pdrop", "attn_pdrop", "attention_dropout"):
+        if facts.get(key, dropout := values.get("dropout", 0.0)) != dropout:
+            warnings.warn(f"{key} is {facts[key]}; this class has one dropout, and trains with {dropout}", stacklevel=2)
     return GPTConfig(**(values | family.fixed))
 
 # %% ../nbs/91_pretrained.ipynb #bf177871

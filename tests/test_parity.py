@@ -304,6 +304,13 @@ def test_a_spoilt_folder_is_refused_by_name(kind: str, spoil: Callable[[Path], N
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    save_pretrained(random_model(GPT2_SHAPES["usual"]), tmp_path)
+    edit_config(attn_pdrop=0.3)(tmp_path)
+    with pytest.warns(UserWarning, match="attn_pdrop is 0.3"):
+        GPT.from_pretrained(tmp_path)
+
+
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     save_pretrained(random_model(GPT2_SHAPES["usual"]), tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
