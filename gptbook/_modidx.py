@@ -265,6 +265,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'gptbook.projects.QuestionDataset.batch': ('projects.html#questiondataset.batch', 'gptbook/projects.py'),
                                   'gptbook.projects.QuestionDataset.windows': ( 'projects.html#questiondataset.windows',
                                                                                 'gptbook/projects.py'),
+                                  'gptbook.projects.SortDataset': ('projects.html#sortdataset', 'gptbook/projects.py'),
+                                  'gptbook.projects.SortDataset.__init__': ('projects.html#sortdataset.__init__', 'gptbook/projects.py'),
                                   'gptbook.projects.answer': ('projects.html#answer', 'gptbook/projects.py'),
                                   'gptbook.projects.exact_match': ('projects.html#exact_match', 'gptbook/projects.py'),
                                   'gptbook.projects.in_split': ('projects.html#in_split', 'gptbook/projects.py'),
