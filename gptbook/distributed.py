@@ -43,15 +43,15 @@ def _own_device(
     name: str,  # "auto" or "cuda": a GPU for each process; otherwise a name of PyTorch's
     local_rank: int,  # this process' number on its machine
 ) -> torch.device:
-    "The device of one of several processes. Raises ValueError when there are fewer GPUs than processes."
+    "The device of one of several processes. Raises OSError when there are fewer GPUs than processes."
     if name.startswith("cuda:"):
         raise ValueError(f"device {name!r} is one GPU, and every process needs its own; say cuda, or auto")
     there = torch.cuda.device_count()
     if name not in ("auto", "cuda") or (name == "auto" and not there):
         return torch.device("cpu" if name == "auto" else name)
     if local_rank >= there:
-        raise ValueError(f"process {local_rank} of this machine has no GPU, since there are {there}; "
-                         f"start torchrun with --nproc-per-node {max(1, there)}, or use the device cpu")
+        raise OSError(f"process {local_rank} of this machine has no GPU, since there are {there}; "
+                      f"start torchrun with --nproc-per-node {max(1, there)}, or use the device cpu")
     torch.cuda.set_device(local_rank)  # from now on, "cuda" means this one
     return torch.device("cuda", local_rank)
 
@@ -259,7 +259,7 @@ def shard(
     return model
 
 def _give_up(model: FSDPModule, *_: Any) -> None:
-    "Outside training, too, hold shares only. In training, the head stays for the backward pass, which begins with it."
+    "Outside training, too, hold shares only. In training, the head stays: the backward pass begins with it."
     if not torch.is_grad_enabled():
         model.reshard()
 
