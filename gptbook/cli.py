@@ -237,6 +237,20 @@ def _read_splits(
 ROMEO = "ROMEO:"  # a prompt that suits Shakespeare
 
 # %% ../nbs/13_cli.ipynb #b62c90eb
+def _launch() -> str:
+    "A name for this launch of torchrun (chapter 12), the same after a restart."
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return name if name != "none" else f"process {os.getppid()}"
+
+def _is_ours(
+    folder: Path,  # of a run
+) -> bool:
+    "Whether this launch has made a run before torchrun started it anew."
+    with suppress(ValueError):
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        return again and _read_facts(folder).get("launch") == _launch()
+    return False
+
 def _make_run_folder(
     out: str | None,  # what the user asked for
     source: str,  # the data, after which a run is named otherwise
@@ -378,19 +392,6 @@ def _make_trainer(o: SimpleNamespace, model: "GPT", *others: Any) -> "Trainer": 
     return DistributedTrainer(shard(model) if o.shard else model, *others)
 
 # %% ../nbs/13_cli.ipynb #1013eabf
-def _launch() -> str:
-    "A name for this launch of torchrun, the same after a restart."
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return name if name != "none" else f"process {os.getppid()}"
-
-def _is_ours(
-    folder: Path,  # of a run
-) -> bool:
-    "Whether this launch has made a run before it was restarted."
-    with suppress(ValueError):
-        return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and _read_facts(folder).get("launch") == _launch()
-    return False
-
 def _earlier_attempt(o: SimpleNamespace) -> tuple[str, bool] | None:
     "The folder that this launch was at work in, and whether it has a checkpoint."
     folders = [Path(o.out)] if o.out else Path("runs").glob("*")
