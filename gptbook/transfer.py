@@ -32,15 +32,17 @@ class LoRA(nn.Module):
         self,
         base: nn.Linear,  # the layer to adapt; it is frozen
         rank: int = 8,  # width of the detour, r
-        alpha: float = 16.0,  # the detour counts alpha / r times, so that another rank needs no other learning rate
+        alpha: float = 16.0,  # the detour counts alpha / r times
     ):
         super().__init__()
         largest = min(base.weight.shape)
         if not 1 <= rank <= largest:
-            raise ValueError(f"rank is {rank}; expected 1 to {largest} for a layer {tuple(base.weight.shape)}")
+            shape = tuple(base.weight.shape)
+            raise ValueError(f"rank is {rank}; expected 1 to {largest} for a layer {shape}")
         self.base, self.strength = base.requires_grad_(False), alpha / rank
-        self.a = nn.Parameter(base.weight.new_empty(rank, base.in_features).normal_(std=base.in_features**-0.5))
-        self.b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # zero: at the start nothing changes
+        a, b = base.weight.new_empty(rank, base.in_features), base.weight.new_zeros(base.out_features, rank)
+        self.a = nn.Parameter(a.normal_(std=base.in_features**-0.5))
+        self.b = nn.Parameter(b)  # zero: at the start nothing changes
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) to (..., out)
         detour = nn.functional.linear(nn.functional.linear(x, self.a), self.b)
@@ -53,10 +55,11 @@ class LoRA(nn.Module):
         return self.base
 
 # %% ../nbs/10_transfer.ipynb #2e1d3bb1
-LAYERS = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")  # of a block: all its matrices
+LAYERS = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")  # of a block
 
 
-def _swap(model: nn.Module, name: str, layer: nn.Module) -> None:  # a dotted name, as in named_modules; what to put there
+def _swap(model: nn.Module, name: str, layer: nn.Module) -> None:
+    "Put another layer where the one with a dotted name was."
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
 
@@ -70,9 +73,10 @@ def add_lora(
     alpha: float = 16.0,  # they count alpha / rank times
     layers: Sequence[str] = LAYERS,  # which matrices of each block
 ) -> GPT:  # the same model
-    "Give every block detours. Raises ValueError for layers that there are not, and for a model that has detours."
+    "Give every block detours. Raises ValueError for unknown layers, and for a model that has detours."
     if not layers or not set(layers) <= set(LAYERS) or lora_layers(model):
-        raise ValueError(f"layers is {layers!r}; choose from {', '.join(LAYERS)}, on a model without LoRA (merge_lora ends it)")
+        known = ", ".join(LAYERS)
+        raise ValueError(f"layers is {layers!r}; choose from {known}, on a model without LoRA (merge_lora ends it)")
     model.requires_grad_(False)
     for i, block in enumerate(model.blocks):
         for name in layers:
@@ -94,7 +98,8 @@ def save_lora(
     layers = lora_layers(model)
     if not layers:
         raise ValueError("the model has no LoRA layers; call add_lora and train first, or use save_pretrained")
-    tensors = {f"{name}.{key}": p.detach().contiguous().cpu() for name, x in layers.items() for key, p in (("a", x.a), ("b", x.b))}
+    tensors = {f"{name}.a": layer.a.detach().cpu() for name, layer in layers.items()}
+    tensors |= {f"{name}.b": layer.b.detach().cpu() for name, layer in layers.items()}
     strengths = {name: layer.strength for name, layer in layers.items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, {"gptbook_lora": json.dumps(strengths)})
@@ -103,18 +108,22 @@ def load_lora(
     model: GPT,  # the model that they were trained on, without detours; changed in place
     path: str | Path,  # what save_lora wrote
 ) -> GPT:  # the same model
-    "Read detours. Raises ValueError, before anything changes, for a file that is no such file or fits another model."
+    "Read detours. Raises ValueError, before anything changes, for a file that does not fit."
     try:
         with safe_open(path, "pt") as file:
             strengths = json.loads(file.metadata()["gptbook_lora"])
-            pairs = {name: (file.get_tensor(f"{name}.a"), file.get_tensor(f"{name}.b")) for name in strengths}
+            pairs = {n: (file.get_tensor(f"{n}.a"), file.get_tensor(f"{n}.b")) for n in strengths}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a file that save_lora wrote ({error})") from error
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {n: layer for n, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for name, (a, b) in pairs.items():
-        shape = tuple(linear[name].weight.shape) if name in linear else "no such layer"
-        if shape != (b.size(0), a.size(1)) or lora_layers(model):
-            raise ValueError(f"{path} has a detour for {name} {(b.size(0), a.size(1))}, the model {shape}; load it into its own model")
+        found = tuple(linear[name].weight.shape) if name in linear else "no such layer"
+        expected = b.size(0), a.size(1)
+        if found != expected or lora_layers(model):
+            raise ValueError(
+                f"{path} has a detour for {name} {expected}, and the model has {found}; "
+                "load it into the model that it was trained on, without LoRA layers"
+            )
     model.requires_grad_(False)
     for name, (a, b) in pairs.items():
         layer = LoRA(linear[name], rank=len(a), alpha=strengths[name] * len(a))
@@ -130,25 +139,28 @@ def train_only(
     "Freeze all other parameters. Raises ValueError for a start that no name has."
     for name in names:
         if not any(key.startswith(name) for key, _ in model.named_parameters()):
-            raise ValueError(f"no parameter starts with {name!r}; look at model.named_parameters(). A tied head is 'embedding'")
+            raise ValueError(
+                f"no parameter starts with {name!r}; see model.named_parameters(). A tied head is 'embedding'"
+            )
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key.startswith(names))
 
 def untie_head(model: GPT) -> GPT:  # the same model, changed
-    "Give a head that shares the embedding's weights a copy of its own, so that it can be trained alone."
+    "Give a head that shares the embedding's weights a copy of them, so that it can be trained alone."
     if model.config.tie_weights:
         model.head.weight = nn.Parameter(model.embedding.weight.detach().clone())
         model.config = replace(model.config, tie_weights=False)
     return model
 
 # %% ../nbs/10_transfer.ipynb #a87fb8c5
-def _layer_flops(layer: nn.Module, reached: bool) -> int:  # a Linear or LoRA; does its input need a gradient?
-    "FLOPs of one token, there and back: 2 a weight forward, 2 for its own gradient, 2 for its input's."
+def _layer_flops(layer: nn.Module, reached: bool) -> int:  # Linear or LoRA; needs its input a gradient?
+    "FLOPs of one token: 2 a weight forward, 2 for its own gradient, 2 for its input's."
     if isinstance(layer, LoRA):
         a, b = layer.a.numel(), layer.b.numel()
         trained = layer.a.requires_grad  # then b's input needs a gradient too
-        extra = 2 * a * (1 + trained + reached) + 2 * b * (1 + layer.b.requires_grad + (trained or reached))
-        return _layer_flops(layer.base, reached) + extra
+        through_a = 2 * a * (1 + trained + reached)
+        through_b = 2 * b * (1 + layer.b.requires_grad + (trained or reached))
+        return _layer_flops(layer.base, reached) + through_a + through_b
     return 2 * layer.weight.numel() * (1 + layer.weight.requires_grad + reached)
 
 def finetune_flops(
@@ -156,30 +168,34 @@ def finetune_flops(
     tokens: int = 1,  # tokens trained on
     context: int | None = None,  # tokens in a window, T; block_size where not given
 ) -> int:  # floating-point operations of forward and backward pass
-    "`training_flops` for a model that is partly frozen: no gradient is computed that nothing trained lies behind."
+    "`training_flops` for a model that may be partly frozen: gradients go no further down than is needed."
     c, parts = model.config, [model.embedding, model.positions]
     for block in model.blocks:
         attention, inner = block.attention, block.feed_forward
-        parts += [block.attention_norm, attention.qkv, "T²", attention.out, block.feed_forward_norm, inner.up, inner.down]
+        parts += [block.attention_norm, attention.qkv, "T²", attention.out]
+        parts += [block.feed_forward_norm, inner.up, inner.down]
     total, reached = 0, False  # reached: the backward pass comes this far down
     for part in [*parts, model.norm, model.head]:
         if part == "T²":  # scores, and the mixture: 2CT each forward, and twice that backward
             total += 4 * c.n_embd * (context or c.block_size) * (3 if reached else 1)
         elif isinstance(part, (nn.Linear, LoRA)):
             total += _layer_flops(part, reached)
-        reached = reached or part not in (None, "T²") and any(p.requires_grad for p in part.parameters())
+        if isinstance(part, nn.Module):
+            reached = reached or any(p.requires_grad for p in part.parameters())
     return tokens * total
 
 # %% ../nbs/10_transfer.ipynb #c1b57b02
-FINETUNE = TrainConfig(steps=100, batch_size=2, optimizer="adamw", learning_rate=1e-3, warmup=5, weight_decay=0.0,
-                       precision="bf16", eval_every=50)
+FINETUNE = TrainConfig(
+    steps=100, batch_size=2, optimizer="adamw", learning_rate=2e-3, warmup=5, weight_decay=0.0,
+    precision="bf16", eval_every=50,
+)
 
 
 def finetune(
     model: GPT,  # trained in place, those parameters that need a gradient
     train_data: TokenDataset,  # in the model's own tokens
     val_data: TokenDataset | None = None,  # what to be tested on
-    config: TrainConfig = FINETUNE,  # how; the default is for LoRA, everything at once wants a tenth of its learning rate
+    config: TrainConfig = FINETUNE,  # how; the default is for LoRA; all weights at once want a tenth of its rate
     progress_bar: bool = True,  # show one where there is a place for it
     **options: Any,  # of Trainer: folder, callbacks
 ) -> Trainer:  # what trained it, with its history; FLOPs are counted for what is trained
@@ -192,7 +208,7 @@ def finetune(
 # %% ../nbs/10_transfer.ipynb #d1bdd21e
 def speeches(
     text: str,  # a play in script form: NAME:, then lines; a blank line; a name in capitals
-) -> Iterator[tuple[str, str]]:  # who, and what: the name without its colon, the words without stage directions
+) -> Iterator[tuple[str, str]]:  # who, and what they say, without stage directions
     "The speeches of a play, in order."
     for block in text.split("\n\n"):
         name, _, words = block.strip("\n").partition("\n")
@@ -210,7 +226,7 @@ def pad_batches(
     texts: Sequence[Sequence[int]],  # token ids of each text
     batch_size: int = 32,  # texts at a time, of similar lengths
     max_tokens: int = 64,  # longer ones are cut
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # which texts (B,), their ids (B, T), ones where tokens are real (B, T)
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # which (B,), ids and ones where they are real (B, T)
     "Texts side by side, short ones filled up at the end, where causal attention does not look."
     if not texts or not all(len(ids) for ids in texts):
         raise ValueError("there are no texts, or one is empty; give each a token or more")
@@ -219,7 +235,8 @@ def pad_batches(
         which = order[start : start + batch_size]
         rows = [torch.tensor(texts[i][:max_tokens]) for i in which]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        yield torch.tensor(which), ids, nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        real = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        yield torch.tensor(which), ids, real
 
 @torch.no_grad()
 def text_features(

@@ -71,7 +71,7 @@ TEN = {  # the ten single persons with the most speeches of at least MIN_WORDS w
 }
 MIN_WORDS, TEST_EACH, POOL_EACH = 8, 30, 120  # speeches of a character to test on, and at most so many to draw examples from
 SIZES, SEEDS, MAX_TOKENS = (10, 100, 1000), (0, 1, 2), 64
-EPOCHS = {10: 20, 100: 6, 1000: 2}  # of LoRA training: more examples, fewer times
+EPOCHS = {10: 20, 100: 6, 1000: 1}  # of LoRA training: more examples, fewer times
 
 
 @dataclass
