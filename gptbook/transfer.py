@@ -195,7 +195,7 @@ def finetune(
     model: GPT,  # trained in place, those parameters that need a gradient
     train_data: TokenDataset,  # in the model's own tokens
     val_data: TokenDataset | None = None,  # what to be tested on
-    config: TrainConfig = FINETUNE,  # how; the default is for LoRA; all weights at once want a tenth of its rate
+    config: TrainConfig = FINETUNE,  # how; the default is for LoRA, all weights want a lower rate
     progress_bar: bool = True,  # show one where there is a place for it
     **options: Any,  # of Trainer: folder, callbacks
 ) -> Trainer:  # what trained it, with its history; FLOPs are counted for what is trained
