@@ -118,10 +118,13 @@ def answer(
     length: int,  # tokens of an answer
     batch_size: int = 1024,  # questions at a time
 ) -> Tensor:  # what the model writes, (examples, length)
-    "Let the model answer, always with the likeliest token. Raises ValueError where the context is too short for it."
+    "Let the model answer, always with the likeliest token. Raises ValueError where its context is too short."
     needed = questions.size(1) + length - 1
     if needed > model.config.block_size:
-        raise ValueError(f"question and answer take {needed} tokens; the model's context is {model.config.block_size}")
+        raise ValueError(
+            f"question and answer take {needed} tokens and the model's context is {model.config.block_size}; "
+            f"make it with block_size={needed} or more"
+        )
     device = model.embedding.weight.device
     written = (generate(model, part.to(device), length, top_k=1) for part in questions.split(batch_size))
     return torch.cat([ids[:, -length:] for ids in written]).to(questions.device)
@@ -152,7 +155,8 @@ class SortDataset(QuestionDataset):
     ):
         if length < 1 or n_symbols < 2 or examples < 1 or unseen not in get_args(Literal["sequence", "answer"]):
             raise ValueError(
-                f"{length=} and {examples=} must be at least 1, {n_symbols=} at least 2, and {unseen=} 'sequence' or 'answer'"
+                f"{length=} and {examples=} must be at least 1, {n_symbols=} at least 2, "
+                f"and {unseen=} 'sequence' or 'answer'"
             )
         if n_symbols**length <= examples:
             sequences = torch.cartesian_prod(*[torch.arange(n_symbols)] * length).view(-1, length)
