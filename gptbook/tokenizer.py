@@ -840,7 +840,7 @@ def encode_file(
 
     with ThreadPoolExecutor(_CORES) as pool:
         blocks = _in_order(pool, encode, read_blocks(source, place))
-        write_tokens(Path(target), blocks, tokenizer.vocab_size)
+        write_tokens(Path(target), blocks, kind)
     return Path(target)
 
 # %% ../nbs/01_tokenizer.ipynb #e41a7477
