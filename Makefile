@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test serve outputs clean
+.PHONY: help book test serve outputs bench clean
 
 # settings of the surrounding shell that would change which packages, plots or kernels are used
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP MPLBACKEND JUPYTER_PATH JUPYTER_CONFIG_DIR IPYTHONDIR VIRTUAL_ENV
@@ -39,10 +39,17 @@ serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)
 outputs: $(VENV)/.installed ## run chapters in place and save their outputs in them (NAME=... for some)
 	@$(PY) tools/book.py outputs $(NAME)
 
+bench: $(VENV)/.bench ## measure against other libraries, one to two hours, into benchmarks/results (SUITES="train bpe": a part)
+	@$(PY) benchmarks/bench.py $(SUITES)
+
 clean: ## remove what is generated: _site, _build, caches (.venv stays: delete it by hand)
 	rm -rf _site _build _proc build dist .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+$(VENV)/.bench: $(VENV)/.installed benchmarks/peers.txt
+	@$(PY) -m pip install -qq -c constraints.txt --no-deps -r benchmarks/peers.txt
+	@touch $@
 
 # Made once, and again when one of these files changes.
 $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt

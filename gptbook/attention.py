@@ -27,7 +27,7 @@ def attention_weights(
     "Scaled dot-product attention weights (Vaswani et al., 2017, equation 1), for looking at."
     scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(q.dtype)
     if causal:
         scores = scores.masked_fill(~causal_mask(q.size(-2), k.size(-2), q.device), float("-inf"))
     return scores.softmax(dim=-1)
@@ -37,14 +37,15 @@ def attention(
     q: Tensor,  # queries, (B, H, T_q, D)
     k: Tensor, v: Tensor,  # keys and values, (B, H or a divisor of H, T_k, D) each
     bias: Tensor | None = None,  # added to the scores before softmax, (H, T_q, T_k)
-    causal: bool = True,  # hide later keys from a query
-    dropout: float = 0.0,  # share of weights set to zero in training
+    causal: bool = True, dropout: float = 0.0,  # hide later keys from a query; share of weights set to zero in training
 ) -> Tensor:  # a mixture of the values for each query, (B, H, T_q, D)
     "Scaled dot-product attention by PyTorch's fused kernel, which never stores the T_q × T_k weights."
-    T_q, T_k = q.size(-2), k.size(-2)
+    T_q, T_k, grouped = q.size(-2), k.size(-2), q.size(-3) != k.size(-3)
+    if q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and T_k <= 512 and not (grouped or dropout):
+        return attention_weights(q, k, bias, causal) @ v  # the kernel's way back is slow here: measured below
     square = causal and T_q == T_k and bias is None  # the kernel knows this mask and skips half of the work
     mask = None if bias is None else bias.to(q.dtype)
     if causal and not square and T_q > 1:  # a single query, the newest, may look at every key: no mask
         visible = causal_mask(T_q, T_k, q.device)
         mask = visible if mask is None else mask.masked_fill(~visible, float("-inf"))
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, square, enable_gqa=q.size(-3) != k.size(-3))
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, square, enable_gqa=grouped)

@@ -642,7 +642,7 @@ Examples:
   gptbook generate runs/shakespeare --prompt "ROMEO:" --seed 1
   gptbook generate runs/my --prompt - < start.txt  continue a file
   gptbook generate --temperature 0.5 --top-p 0.9 --samples 3
-  gptbook generate smollm2-135m --chat --prompt 'Who is Juliet?'""")
+  gptbook generate smollm2-135m --chat --precision int8 --prompt 'Who is Juliet?'""")
 def generate(
     run: _Run = "shakespeare",
     prompt: Annotated[str | None, Option(help="What to continue; - reads standard input.")] = None,
@@ -655,18 +655,22 @@ def generate(
     repetition_penalty: Annotated[float, Option(help="Above 1 discourages repetition.")] = 1.0,
     samples: Annotated[int, Option(min=1, help="How many continuations, each with the next seed.")] = 1,
     seed: Annotated[int | None, Option(help="Where chance starts; the same seed repeats a text.")] = None,
+    precision: Annotated[str, Option(help="Of the weights: fp32, bf16 (half the bytes) or int8 (a quarter).")] = "fp32",
     device: _Device = "auto",
 ) -> None:
     "Continue a text. It is printed while it is being made."
-    from gptbook.generation import check_sampling, stream_text
+    from gptbook.generation import check_sampling, quantize, stream_text
     from gptbook.pretrained import chat_prompt
 
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)  # before anything slow
+    if precision not in ("fp32", "bf16", "int8"):
+        raise ValueError(f"precision is {precision!r}; choose one of fp32, bf16, int8")
     if chat and prompt is None:
         raise typer.BadParameter("--chat needs a --prompt: what you say to the model")
     prompt = _stdin() if prompt == "-" else prompt
     form = chat_prompt(run, prompt) if chat else None  # a model without such a form says so here
     model, tokenizer, facts = open_run(run, device)
+    model = quantize(model) if precision == "int8" else model.bfloat16() if precision == "bf16" else model
     prompt = _default_prompt(run, facts) if prompt is None else prompt
     ids = tokenizer.encode(prompt) if form is None else tokenizer.encode(form, allowed_special="all")
     shown = prompt if form is None else ""

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['check_sampling', 'shape_logits', 'sample', 'make_caches', 'stream', 'generate', 'penalise_repetition', 'stream_text',
-           'speculate']
+           'speculate', 'Int8Linear', 'quantize']
 
 # %% ../nbs/09_generation.ipynb #67346347
+import copy
 import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .model import GPT
 from .multi_head import KVCache
@@ -73,9 +75,10 @@ def sample(
     generator: torch.Generator | None = None,  # where the chance comes from
 ) -> Tensor:  # one token id per row, (B, 1)
     "Draw the next token."
+    if top_k == 1:  # the likeliest survives every cut
+        check_sampling(temperature, top_k, top_p, min_p)
+        return logits.argmax(dim=-1, keepdim=True)
     shaped = shape_logits(logits, temperature, top_k, top_p, min_p)
-    if top_k == 1:
-        return shaped.argmax(dim=-1, keepdim=True)
     return torch.multinomial(shaped.softmax(dim=-1), 1, generator=generator)
 
 # %% ../nbs/09_generation.ipynb #d1945aad
@@ -118,24 +121,27 @@ def _stream(
     generator: torch.Generator | None,  # where the chance comes from
 ) -> Iterator[Tensor]:  # (B, 1) each
     "The loop of `stream`, after its checks."
-    size = model.config.block_size
-    caches = make_caches(model, ids.size(0), min(size, ids.size(1) + max_new_tokens))
-    new, done = ids, torch.zeros(ids.size(0), 1, dtype=torch.bool, device=ids.device)
-    for _ in range(max_new_tokens):
+    size, (B, T) = model.config.block_size, ids.shape
+    room = T + max_new_tokens
+    caches = make_caches(model, B, min(size, room))
+    text = torch.cat((ids, ids.new_empty(B, max_new_tokens)), dim=1)  # memory for all that will be written
+    new, done = ids, torch.zeros(B, 1, dtype=torch.bool, device=ids.device)
+    for end in range(T, room):
         if caches[0].length + new.size(1) > size:  # full: start again from the newer half
-            new = ids[:, -max(1, size // 2) :]
+            new = text[:, end - max(1, size // 2) : end]
             for cache in caches:
                 cache.length = 0
         logits = _logits(model, new, caches)[:, -1]  # (B, V)
         if repetition_penalty != 1:
-            logits = penalise_repetition(logits, ids, repetition_penalty)
-        new = sample(logits, *settings, generator).where(~done, ids[:, -1:])
-        ids = torch.cat((ids, new), dim=1)
-        yield new
+            logits = penalise_repetition(logits, text[:, :end], repetition_penalty)
+        new = sample(logits, *settings, generator)
         if len(stop):
+            new = new.where(~done, text[:, end - 1 : end])
             done |= torch.isin(new, stop)
-            if done.all():
-                return
+        text[:, end : end + 1] = new
+        yield new
+        if len(stop) and done.all():
+            return
 
 # %% ../nbs/09_generation.ipynb #463e1927
 def stream(
@@ -287,3 +293,40 @@ def _check_speculation(
     if ids.size(1) + max_new_tokens > size:
         raise ValueError(f"{ids.size(1)} + {max_new_tokens} tokens exceed the context of {size}; ask for fewer")
     model.check_ids(ids)
+
+# %% ../nbs/09_generation.ipynb #f9d6b921
+class Int8Linear(nn.Module):
+    "A linear layer that keeps its weights in 8 bits, with a scale for each output; not for training."
+
+    def __init__(self, linear: nn.Linear):  # the layer to replace
+        super().__init__()
+        weight, self.n_out = linear.weight.detach().float(), linear.out_features
+        scale = (weight.abs().amax(dim=1).clamp_min(1e-12) / 127).bfloat16()  # (out,); rounded before it is used
+        whole = (weight / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
+        more = -self.n_out % 32  # rows of zeros, because the kernel takes them in groups of 32
+        self.register_buffer("weight", F.pad(whole, (0, 0, 0, more)))
+        self.register_buffer("scale", F.pad(scale, (0, more)))
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., in) to (..., out), in bfloat16
+        rows = x.flatten(0, -2)
+        if len(rows) <= 16 and x.device.type == "cpu" and x.size(-1) % 32 == 0:  # the kernel reads 8 bits and multiplies at once
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:  # many rows: arithmetic counts again, so unpack the weights first
+            y = F.linear(rows, self.weight.to(x.dtype)) * self.scale
+        y = y[:, : self.n_out].unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+def quantize(
+    model: GPT,  # stays as it is
+) -> GPT:  # a copy for generation: linear layers in 8 bits, the rest in bfloat16, in evaluation mode
+    "Weights of one byte (symmetric, one scale per output; Dettmers et al., 2022). Raises ValueError for a model that is."
+    if any(isinstance(module, Int8Linear) for module in model.modules()):
+        raise ValueError("the model is quantised already; call quantize on the model that it was made from")
+    copied = copy.deepcopy(model).bfloat16().eval().requires_grad_(False)
+    for module in list(copied.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child))
+    return copied

@@ -88,8 +88,8 @@ class GPT(nn.Module):
         self.positions = LearnedPositions(c.block_size, c.n_embd) if c.position == "learned" else None
         self.rotary = RotaryEmbedding(c.n_embd // c.n_head, c.rotary_base) if c.position == "rotary" else None
         if c.position == "sinusoidal":
-            table = 0.02 * sinusoidal(c.block_size, c.n_embd)  # no larger than the fresh embeddings that it is added to
-            self.register_buffer("table", table, persistent=False)
+            # no larger than the fresh embeddings that it is added to
+            self.register_buffer("table", 0.02 * sinusoidal(c.block_size, c.n_embd), persistent=False)
         self.blocks = nn.ModuleList()
         for _ in range(c.n_layer):
             attention = MultiHeadAttention(c.n_embd, c.n_head, c.n_kv_head, c.bias, c.dropout, c.qk_norm)

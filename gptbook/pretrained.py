@@ -136,7 +136,14 @@ def save_pretrained(
     model: GPT,  # any GPT
     folder: str | PathLike,  # made where it does not exist
 ) -> None:
-    "Write `config.json` and `model.safetensors`, each whole or not at all."
+    "Write `config.json` and `model.safetensors`, each whole or not at all. Raises ValueError for a changed model."
+    with torch.device("meta"):
+        own = {name for name, _ in GPT(model.config).named_parameters()}
+    if other := sorted(own ^ {name for name, _ in model.named_parameters()}):
+        raise ValueError(
+            f"the model has not the weights of a GPT of its configuration ({', '.join(other[:3])}, …). Save a quantised model's "
+            "original instead, and call merge_lora before saving a model with adapters."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     family, tensors = FAMILIES[family_of(model.config)], {}

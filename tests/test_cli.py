@@ -139,6 +139,8 @@ def test_any_text_will_do(tmp_path, monkeypatch, capsys, name, text, tokenizer):
     code, out, _ = call(capsys, "eval", run, "--json")
     assert code == 0 and 0 < json.loads(out)["bits_per_byte"] < 20
     assert call(capsys, "generate", run, "--max-new-tokens", 5)[0] == 0
+    for precision in ("bf16", "int8"):
+        assert call(capsys, "generate", run, "--max-new-tokens", 5, "--precision", precision)[0] == 0
 
 
 def test_small_texts_get_small_sizes_and_it_says_so(tmp_path, monkeypatch, capsys):
@@ -329,6 +331,7 @@ def damage(run: Path, name: str, content: bytes | None) -> Path:
     ("generate runs/play --prompt ''", "the prompt is empty"),
     (f"generate runs/play --prompt '{'what light ' * 50}'", "do not fit the model's context of 32"),
     ("generate runs/play --device cuda:99", "does not work here"),
+    ("generate runs/play --precision int4", "choose one of fp32, bf16, int8"),
     ("tokenize --file nowhere.txt", "nowhere.txt"),
     ("tokenize hello --tokenizer nowhere", "neither a folder"),
     ("tokenize --decode '1 2 99999'", "token id 99999 does not exist"),

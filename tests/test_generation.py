@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gptbook.generation as generation
-from gptbook.generation import generate, make_caches, sample, shape_logits, speculate, stream
+from gptbook.generation import Int8Linear, generate, make_caches, quantize, sample, shape_logits, speculate, stream
 from gptbook.model import GPT, GPTConfig
 
 
@@ -155,3 +155,61 @@ def test_a_large_vocabulary_is_shaped_exactly():
         assert (held > top_p - 1e-4).all() and (held - smallest < top_p + 1e-4).all()
     assert (shape_logits(logits, top_k=40).isfinite().sum(-1) == 40).all()
     assert sample(logits, top_k=1).flatten().tolist() == logits.argmax(-1).tolist()
+
+
+SHAPES = [
+    {}, dict(position="learned", norm="layer", activation="gelu", bias=True), dict(n_kv_head=1, activation="swiglu", tie_weights=False),
+    dict(position="alibi"), dict(vocab_size=33, n_embd=48, n_head=2),  # sizes that the kernel for 8 bits does not take as they are
+]
+
+
+@pytest.mark.parametrize("changes", SHAPES)
+def test_eight_bits_change_little_and_keep_the_original(changes):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32) | changes)))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small, ids = quantize(model), torch.randint(model.config.vocab_size, (20, 9))
+    with torch.no_grad():
+        exact = model.eval()(ids)[0]
+        for rows in (1, 20):  # by the kernel, and unpacked
+            assert (small(ids[:rows])[0].float() - exact[:rows]).abs().max() < 0.05 * exact.abs().max()
+    assert not small.training and not any(isinstance(m, torch.nn.Linear) for m in small.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    bits = sum(t.nbytes for t in small.buffers()) / sum(m.weight.nbytes for m in model.modules() if isinstance(m, torch.nn.Linear))
+    assert bits < 0.4  # of four bytes each; the scales, and rows of zeros in so small a model, come on top
+    text = generate(small, ids[:1], 12, seed=0)
+    assert text.shape == (1, 21) and torch.equal(text, generate(small, ids[:1], 12, seed=0))
+
+
+def test_a_rounded_copy_as_draft_writes_the_models_own_text():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.preset("book-nano", vocab_size=100)).eval()
+    text, kept = speculate(model, quantize(model), torch.tensor([[1, 2, 3]]), 40, guesses=4, top_k=1)
+    assert torch.equal(text, generate(model, torch.tensor([[1, 2, 3]]), 40, top_k=1)) and kept > 0.5
+
+
+def test_a_quantised_model_is_not_saved_or_quantised_again(tmp_path):
+    small = quantize(GPT(GPTConfig.preset("book-nano", vocab_size=100)))
+    with pytest.raises(ValueError, match="quantised already"):
+        quantize(small)
+    with pytest.raises(ValueError, match="has not the weights of a GPT"):
+        small.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_rows_of_zeros_stay_zero():
+    linear = torch.nn.Linear(32, 5, bias=False)
+    linear.weight.data[2] = 0
+    assert (Int8Linear(linear)(torch.randn(3, 32).bfloat16())[:, 2] == 0).all()
+
+
+def test_memory_is_reserved_once(monkeypatch):
+    model, made = GPT(GPTConfig.preset("book-nano", vocab_size=100)).eval(), []
+    init = generation.KVCache.__init__
+    monkeypatch.setattr(generation.KVCache, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    steps = stream(model, torch.tensor([[1, 2, 3]]), 50, seed=0)
+    next(steps)
+    places = [(cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made]
+    for _ in steps:
+        pass
+    assert len(made) == model.config.n_layer and places == [(cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made]

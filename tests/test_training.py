@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptbook import training
+from gptbook import attention, multi_head, training
 from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
 from gptbook.training import Samples, TensorBoard, TrainConfig, Trainer, plot_losses, read_checkpoint
@@ -390,3 +390,32 @@ def test_samples_do_not_change_the_run(straight):
     assert same(weights(sampled), weights(straight))
     texts = [r["sample"] for r in sampled.history if "sample" in r]
     assert len(texts) == 6 and all(len(text.split()) == 6 for text in texts)
+
+
+@pytest.mark.parametrize("changes", [{}, dict(position="alibi"), dict(position="learned", norm="layer", bias=True)])
+def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
+    "In bfloat16 on a CPU the weights of attention are written out (chapter 03): the gradients are those of the fused kernel."
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=50, block_size=64) | changes)))
+    ids = torch.randint(50, (4, 65))
+    written = []
+    weights_of = attention.attention_weights
+    monkeypatch.setattr(attention, "attention_weights", lambda *a: (written.append(1), weights_of(*a))[1])
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        with training.autocast(torch.device("cpu"), "bf16"):
+            model(ids[:, :-1], ids[:, 1:])[1].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    by_hand = gradient()
+    assert len(written) == model.config.n_layer
+
+    def fused(q, k, v, bias=None, causal=True, dropout=0.0):
+        mask = None if bias is None else bias.to(q.dtype).masked_fill(~attention.causal_mask(q.size(-2)), float("-inf"))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
+
+    monkeypatch.setattr(multi_head, "attention", fused)
+    by_kernel = gradient()
+    assert len(written) == model.config.n_layer
+    assert (by_hand - by_kernel).norm() < 0.02 * by_kernel.norm()

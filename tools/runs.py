@@ -6,6 +6,7 @@
     tools/runs.py optimizers   chapter 07: four optimisers at several learning rates, two seeds
     tools/runs.py shipped      the model that comes with the package, gptbook/assets/shakespeare (an hour of one core)
     tools/runs.py ablations    chapter 07: the recipe with one part left out, two seeds
+    tools/runs.py recipe       chapter 07: every part of the recipe, at equal time (--threads 2, on an idle machine)
 
 The first line of a log holds the command, the versions, the date, the settings and the time that it took.
 """
@@ -212,6 +213,68 @@ def ablations() -> tuple[dict, list[dict]]:
                 records.append({"change": name, "learning_rate": rate, "seed": seed} | rounded(result))
                 print(records[-1], file=sys.stderr, flush=True)
     return {"model": asdict(NANO), "training": asdict(how)}, records
+
+
+class Growth:
+    "A callback that starts with short windows or small batches, and changes to the full ones half-way."
+
+    def __init__(
+        self,
+        early: TokenDataset,  # what to draw windows from in the first half
+        early_batch: int,  # how many
+    ):
+        self.early, self.early_batch = early, early_batch
+
+    def start(self, trainer: Trainer) -> Trainer:  # the same one
+        "Set the first half up."
+        self.late, self.config = trainer.train_data, trainer.config
+        trainer.train_data, trainer.config = self.early, replace(self.config, batch_size=self.early_batch)
+        trainer.callbacks.append(self)
+        return trainer
+
+    def __call__(self, trainer: Trainer, record: dict) -> None:
+        if trainer.progress >= 0.5:
+            trainer.train_data, trainer.config = self.late, self.config
+
+
+@run
+def recipe() -> tuple[dict, list[dict]]:
+    "What each part of the book's recipe is worth, all at the same time by the clock."
+    tokenizer, train, validation = plays(2048, 256)
+    short = TokenDataset.from_text(load_text("shakespeare", split="train"), tokenizer, 64)
+    shape = GPTConfig.preset("book-mini", vocab_size=2048)
+    how = TrainConfig(steps=10**6, batch_size=16, precision="bf16", max_seconds=20.0, eval_every=10**6)
+    arms: dict[str, tuple[dict, dict, Growth | None]] = {  # name: changes of the model, changes of the training, growth
+        "the recipe": ({}, {}, None),
+        "AdamW for Muon": ({}, {"optimizer": "adamw"}, None),
+        "no decay": ({}, {"decay": "constant"}, None),
+        "no warm-up": ({}, {"warmup": 0}, None),
+        "learned positions for rotary": ({"position": "learned"}, {}, None),
+        "no QK-norm": ({"qk_norm": False}, {}, None),
+        "GELU for ReLU squared": ({"activation": "gelu"}, {}, None),
+        "LayerNorm for RMSNorm": ({"norm": "layer"}, {}, None),
+        "float32 for bfloat16": ({}, {"precision": "fp32"}, None),
+        "compiled, compiling included": ({}, {"compile": True}, None),
+        "batch of 8 for 16": ({}, {"batch_size": 8}, None),
+        "batch of 32 for 16": ({}, {"batch_size": 32}, None),
+        "batch grows from 4 to 16": ({}, {}, Growth(train, 4)),
+        "context grows from 64 to 256": ({}, {}, Growth(short, 64)),
+    }
+    records = []
+    for seed in (0, 1):
+        for name, (changes, settings, growth) in arms.items():
+            if seed and name != "the recipe":  # the second seed only says how far chance reaches
+                continue
+            for rate in (6e-3, 2e-3) if "optimizer" in settings else (6e-3,):  # AdamW wants a lower one
+                trainer = Trainer(new_model(replace(shape, **changes), seed), train, None, replace(how, learning_rate=rate, seed=seed, **settings))
+                if growth is not None:
+                    growth.start(trainer)
+                trainer.fit(progress_bar=False)
+                loss = evaluate(trainer.model, validation, 256, precision=trainer.config.precision)
+                bits = bits_per_byte(loss, len(validation), validation.n_bytes)
+                records.append({"change": name, "learning_rate": rate, "seed": seed, "steps": trainer.step} | rounded({"val_bits_per_byte": bits}))
+                print(records[-1], file=sys.stderr, flush=True)
+    return {"model": asdict(shape), "training": asdict(how)}, records
 
 
 def main() -> int:
