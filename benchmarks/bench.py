@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -48,18 +49,17 @@ def metric_of(record: dict) -> str:
     return next(key for key in UNITS if key in record)
 
 
-def measure(suites: dict[str, list[str]], rounds: dict[str, int], options: argparse.Namespace) -> list[dict]:
-    "All measurements, round by round, each round in the other direction."
-    records = []
+def measure(suites: dict[str, list[str]], rounds: dict[str, int], options: argparse.Namespace, records: list[dict], save: Callable[[], None]) -> None:
+    "All measurements, round by round, each round in the other direction; saved one by one, so that nothing is lost when it is stopped."
     for suite, names in suites.items():
         count = 1 if options.quick else rounds.get(suite, options.rounds)
         for i in range(count):
             for name in names if i % 2 == 0 else names[::-1]:
                 record = run(suite, name, options, i)
                 records.append(record)
+                save()
                 shown = record.get("error") or f"{record[metric_of(record)]:,.4g} {UNITS[metric_of(record)][0]}"
                 print(f"{suite}, round {i + 1} of {count}: {name}: {shown}", flush=True)
-    return records
 
 
 def summarise(records: list[dict]) -> list[dict]:
@@ -73,7 +73,8 @@ def summarise(records: list[dict]) -> list[dict]:
             continue
         key = metric_of(good[0])
         values = [r[key] for r in good]
-        row = {"suite": suite, "name": name, "metric": key, "median": statistics.median(values), "least": min(values), "most": max(values),
+        least, most = min(r.get("least", r[key]) for r in good), max(r.get("most", r[key]) for r in good)
+        row = {"suite": suite, "name": name, "metric": key, "median": statistics.median(values), "least": least, "most": most,
                "runs": len(values), "peak_megabytes": statistics.median(r["peak_bytes"] for r in good) / 1e6}
         for extra in ("val_loss", "utilisation", "kept", "loss_change", "steps"):
             if extra in good[0]:
@@ -109,7 +110,8 @@ def table(rows: list[dict], facts: dict, options: argparse.Namespace) -> str:
     lines = [
         "# Benchmarks", "",
         f"Made by `make bench` on {facts['date']}: {facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {versions}.",
-        "Every number is the median of fresh processes whose order alternated, with the least and the most beside it. Two ratios compare gptbook with",
+        "Every number is the median of fresh processes (*runs*) whose order alternated; the least and the most are those of single steps or texts,",
+        "where a process measures several. Two ratios compare gptbook with",
         "the fastest of the others, above 1 is faster: *as they come* is without compiling, in fp32; *same precision* lets them compile, too.",
         "Memory is the peak of the process. What each contender does stands in `contenders.py`.", "",
     ]
@@ -118,10 +120,10 @@ def table(rows: list[dict], facts: dict, options: argparse.Namespace) -> str:
     for suite in dict.fromkeys(row["suite"] for row in rows):
         found = [row for row in rows if row["suite"] == suite]
         unit = next((UNITS[row["metric"]][0] for row in found if "metric" in row), "")
-        lines += [f"## {suite}", "", f"| | {unit} | least to most | as they come | same precision | memory, MB | |", "|---|---:|---:|---:|---:|---:|---|"]
+        lines += [f"## {suite}", "", f"| | {unit} | least to most | as they come | same precision | memory, MB | runs | |", "|---|---:|---:|---:|---:|---:|---:|---|"]
         for row in found:
             if "error" in row:
-                lines.append(f"| {row['name']} | – | – | – | – | – | failed: {row['error'].replace('|', '/')} |")
+                lines.append(f"| {row['name']} | – | – | – | – | – | – | failed: {row['error'].replace('|', '/')} |")
                 continue
             notes = []
             for extra, form in (("val_loss", "validation loss {:.4f}"), ("utilisation", "{:.0%} of the bf16 peak"), ("kept", "{:.0%} of the guesses kept"),
@@ -130,7 +132,7 @@ def table(rows: list[dict], facts: dict, options: argparse.Namespace) -> str:
                     notes.append(", ".join(form.format(value) for value in dict.fromkeys(row[extra])))
             ratios = " | ".join(f"{row[key]:.2f}" if key in row else "" for key in ("as_it_comes", "same_precision"))
             lines.append(f"| {row['name']} | {row['median']:,.4g} | {row['least']:,.4g} to {row['most']:,.4g} | {ratios} | "
-                         f"{row['peak_megabytes']:,.0f} | {'; '.join(notes)} |")
+                         f"{row['peak_megabytes']:,.0f} | {row['runs']} | {'; '.join(notes)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -152,32 +154,38 @@ def plot(rows: list[dict], path: Path) -> None:
         axes.set_title(f"{suite}, {UNITS[found[0]['metric']][0]}", fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=60)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", help="only suites whose names begin with one of these")
     parser.add_argument("--rounds", type=int, default=2, help="processes per contender, where a suite has no number of its own (default: 2)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only contenders whose names contain this; the others keep their results")
     parser.add_argument("--quick", action="store_true", help="a few steps each, written to results/quick: to see that it works")
     options = parser.parse_args()
     listed = json.loads(subprocess.run([sys.executable, str(HERE / "contenders.py"), "--list"], check=True, capture_output=True, text=True).stdout)
-    suites = {s: names for s, names in listed["suites"].items() if not options.suites or s.startswith(tuple(options.suites))}
+    chosen = {s: [n for n in names if options.only in n] for s, names in listed["suites"].items() if not options.suites or s.startswith(tuple(options.suites))}
+    suites = {s: names for s, names in chosen.items() if names}
     if not suites:
-        print(f"no suite begins with {' or '.join(options.suites)}; there are: {', '.join(listed['suites'])}", file=sys.stderr)
+        print(f"nothing to measure: no suite begins with {' or '.join(options.suites) or 'anything'} and has a contender with {options.only!r} "
+              f"in its name; the suites are: {', '.join(listed['suites'])}", file=sys.stderr)
         return 2
     folder = RESULTS / "quick" if options.quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "bench.json"
     kept = []
-    if saved.is_file() and options.suites:  # a part is measured again: the rest stays
-        kept = [r for r in json.loads(saved.read_text(encoding="utf-8"))["measurements"] if r["suite"] not in suites]
-    records = kept + measure(suites, listed["rounds"], options)
-    order = list(listed["suites"])
-    records.sort(key=lambda r: order.index(r["suite"]) if r["suite"] in order else len(order))
-    facts = listed["facts"] | {"date": date.today().isoformat()}
+    if saved.is_file() and (options.suites or options.only):  # a part is measured again: the rest stays
+        measured = json.loads(saved.read_text(encoding="utf-8"))["measurements"]
+        kept = [r for r in measured if r["name"] not in suites.get(r["suite"], ())]
+    order, records, facts = list(listed["suites"]), kept, listed["facts"] | {"date": date.today().isoformat()}
+
+    def save() -> None:
+        records.sort(key=lambda r: order.index(r["suite"]) if r["suite"] in order else len(order))
+        saved.write_text(json.dumps({"facts": facts, "measurements": records}, indent=1) + "\n", encoding="utf-8")
+
+    measure(suites, listed["rounds"], options, records, save)
     rows = summarise(records)
-    saved.write_text(json.dumps({"facts": facts, "measurements": records}, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(table(rows, facts, options), encoding="utf-8")
     plot(rows, folder / "bench.png")
     print(f"written to {folder}: README.md, bench.json, bench.png")

@@ -57,7 +57,7 @@ def timed_steps(step: Callable[[], object], options: argparse.Namespace) -> Resu
     tokens = BATCH * SHAPE["block_size"]
     middle = statistics.median(times)
     share = flop_utilisation(tokens * flops_of_token(), middle, matmul_peak(dtype=torch.bfloat16))
-    return {"tokens_per_second": tokens / middle, "utilisation": share}
+    return {"tokens_per_second": tokens / middle, "least": tokens / max(times), "most": tokens / min(times), "utilisation": share}
 
 
 def flops_of_token() -> int:
@@ -91,13 +91,13 @@ def random_tokens() -> object:
     return TokenDataset(torch.randint(SHAPE["vocab_size"], (200_000,)).numpy().astype("uint16"), SHAPE["block_size"])
 
 
-def train_gptbook(options: argparse.Namespace, precision: str, optimizer: str = "adamw", compiled: bool = False, **changes: object) -> Result:
+def train_gptbook(options: argparse.Namespace, precision: str, optimizer: str = "adamw", compiled: bool = False, preset: str = "gpt2") -> Result:
     import torch
     from gptbook.model import GPT, GPTConfig
     from gptbook.training import TrainConfig, Trainer
 
     torch.manual_seed(0)
-    model = GPT(GPTConfig.preset("gpt2", **SHAPE, **changes))
+    model = GPT(GPTConfig.preset(preset, **SHAPE))
     config = TrainConfig(steps=1000, batch_size=BATCH, precision=precision, optimizer=optimizer, compile=compiled, learning_rate=1e-3)
     return timed_steps(Trainer(model, random_tokens(), config=config).train_step, options)
 
@@ -107,6 +107,12 @@ for _precision in ("fp32", "bf16"):
         def _train(o: argparse.Namespace, p: str = _precision, c: bool = _compiled) -> Result:
             return train_gptbook(o, p, compiled=c)
         contender("train", f"gptbook {_precision}" + " compiled" * _compiled)(_train)
+
+
+@contender("train", "gptbook bf16 compiled, the book's blocks")
+def _train_book(o: argparse.Namespace) -> Result:
+    "The same size with rotary positions, RMSNorm, QK-norm and squared ReLU instead of GPT-2's parts."
+    return train_gptbook(o, "bf16", compiled=True, preset="book-medium")
 
 
 @contender("train", "gptbook bf16 compiled, Muon")
@@ -313,7 +319,7 @@ def timed_generation(generate: Callable[[int], object], batch: int, options: arg
                 generate(n)
                 times.append(time.perf_counter() - before)
             rates.append(batch * (long - short) / (times[1] - times[0]))
-    return {"tokens_per_second": statistics.median(rates)}
+    return {"tokens_per_second": statistics.median(rates), "least": min(rates), "most": max(rates)}
 
 
 def generation_model(size: str) -> object:
@@ -356,8 +362,8 @@ def their_model(size: str, dtype: object) -> object:
     from gptbook.pretrained import model_folder, save_pretrained
 
     if size == "smollm2-135m":
-        folder = model_folder(size)
-        return transformers.AutoModelForCausalLM.from_pretrained(folder.parent, gguf_file=folder.name, dtype=dtype).eval()
+        file = next(model_folder(size).glob("*.gguf"))
+        return transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype).eval()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(generation_model(size), folder)
         return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
@@ -383,6 +389,7 @@ def generate_without_cache(options: argparse.Namespace, size: str) -> Result:
 
 
 TITLES = {"gpt2": "generation, GPT-2 small's shape", "small": "generation, 5 million parameters", "smollm2-135m": "generation, SmolLM2-135M"}
+ROUNDS |= {f"{TITLES[size]}, batch {batch}": 1 for size in SIZES for batch in (16, 32)}  # each takes its median of several texts
 for _size, _batches in (("gpt2", (1, 16, 32)), ("small", (1, 16, 32)), ("smollm2-135m", (1,))):
     for _batch in _batches:
         for _precision in ("fp32", "bf16", "int8"):
@@ -457,36 +464,36 @@ def timed(work: Callable[[], object]) -> Result:
     return {"work_seconds": time.perf_counter() - before}
 
 
-V = 4096
-
-
-@contender("bpe training", "gptbook")
-def _bpe_gptbook(o: argparse.Namespace) -> Result:
+def train_ours(text: str, vocab_size: int) -> object:
     from gptbook.tokenizer import BPETokenizer
 
-    text = corpus(o)
-    return timed(lambda: BPETokenizer.train(text, V))
+    return BPETokenizer.train(text, vocab_size)
 
 
-@contender("bpe training", "tokenizers")
-def _bpe_tokenizers(o: argparse.Namespace) -> Result:
+def train_tokenizers(text: str, vocab_size: int) -> object:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    text = corpus(o)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=V, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"],
-                                  show_progress=False)
-    return timed(lambda: tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer))
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  special_tokens=["<|endoftext|>"], show_progress=False)
+    return tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
 
 
-@contender("bpe training", "bpeasy")
-def _bpe_bpeasy(o: argparse.Namespace) -> Result:
+def train_bpeasy(text: str, vocab_size: int) -> object:
     import bpeasy
     from gptbook.tokenizer import GPT2_SPLIT
 
-    text = corpus(o)
-    return timed(lambda: bpeasy.train_bpe(iter([text]), GPT2_SPLIT, 128, V))
+    return bpeasy.train_bpe(iter([text]), GPT2_SPLIT, 128, vocab_size)
+
+
+for _title, _size, _vocabulary in (("1.1 MB, vocabulary 2048", 1_100_000, 2048), ("5 MB, vocabulary 4096", None, 4096)):
+    for _name, _train in (("gptbook", train_ours), ("tokenizers", train_tokenizers), ("bpeasy", train_bpeasy)):
+        def _bpe(o: argparse.Namespace, t: Callable = _train, n: int | None = _size, v: int = _vocabulary) -> Result:
+            text = corpus(o)[:n]
+            t(text[:10_000], 300)  # so that imports are not counted
+            return timed(lambda: t(text, v))
+        contender(f"bpe training, {_title}", _name)(_bpe)
 
 
 def timed_encoding(encode: Callable[[str], object], text: str) -> Result:

@@ -314,8 +314,8 @@ class Int8Linear(nn.Module):
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         else:  # many rows: arithmetic counts again, so unpack the weights first
             y = F.linear(rows, self.weight.to(x.dtype)) * self.scale
-        y = y[:, : self.n_out].unflatten(0, x.shape[:-1])
-        return y if self.bias is None else y + self.bias
+        y = y[:, : self.n_out] if self.n_out % 32 else y
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.n_out)
 
 
 def quantize(

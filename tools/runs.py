@@ -240,10 +240,10 @@ class Growth:
 @run
 def recipe() -> tuple[dict, list[dict]]:
     "What each part of the book's recipe is worth, all at the same time by the clock."
-    tokenizer, train, validation = plays(2048, 256)
-    short = TokenDataset.from_text(load_text("shakespeare", split="train"), tokenizer, 64)
-    shape = GPTConfig.preset("book-mini", vocab_size=2048)
-    how = TrainConfig(steps=10**6, batch_size=16, precision="bf16", max_seconds=20.0, eval_every=10**6)
+    tokenizer, train, validation = plays(2048, 128)
+    short = TokenDataset.from_text(load_text("shakespeare", split="train"), tokenizer, 32)
+    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
+    how = TrainConfig(steps=10**6, batch_size=16, warmup=10, precision="bf16", max_seconds=20.0, eval_every=10**6)
     arms: dict[str, tuple[dict, dict, Growth | None]] = {  # name: changes of the model, changes of the training, growth
         "the recipe": ({}, {}, None),
         "AdamW for Muon": ({}, {"optimizer": "adamw"}, None),
@@ -258,7 +258,7 @@ def recipe() -> tuple[dict, list[dict]]:
         "batch of 8 for 16": ({}, {"batch_size": 8}, None),
         "batch of 32 for 16": ({}, {"batch_size": 32}, None),
         "batch grows from 4 to 16": ({}, {}, Growth(train, 4)),
-        "context grows from 64 to 256": ({}, {}, Growth(short, 64)),
+        "context grows from 32 to 128": ({}, {}, Growth(short, 64)),
     }
     records = []
     for seed in (0, 1):
