@@ -154,7 +154,7 @@ def plot(rows: list[dict], path: Path) -> None:
         axes.set_title(f"{suite}, {UNITS[found[0]['metric']][0]}", fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=60)
+    figure.savefig(path, dpi=48)
 
 
 def main() -> int:
@@ -162,6 +162,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", help="only suites whose names begin with one of these")
     parser.add_argument("--rounds", type=int, default=2, help="processes per contender, where a suite has no number of its own (default: 2)")
     parser.add_argument("--only", metavar="TEXT", default="", help="only contenders whose names contain this; the others keep their results")
+    parser.add_argument("--report", action="store_true", help="measure nothing: write the table and the picture of what is saved")
     parser.add_argument("--quick", action="store_true", help="a few steps each, written to results/quick: to see that it works")
     options = parser.parse_args()
     listed = json.loads(subprocess.run([sys.executable, str(HERE / "contenders.py"), "--list"], check=True, capture_output=True, text=True).stdout)
@@ -175,7 +176,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "bench.json"
     kept = []
-    if saved.is_file() and (options.suites or options.only):  # a part is measured again: the rest stays
+    if options.report:
+        suites = {}
+    if saved.is_file() and (options.suites or options.only or options.report):  # a part is measured again: the rest stays
         measured = json.loads(saved.read_text(encoding="utf-8"))["measurements"]
         kept = [r for r in measured if r["name"] not in suites.get(r["suite"], ())]
     order, records, facts = list(listed["suites"]), kept, listed["facts"] | {"date": date.today().isoformat()}
