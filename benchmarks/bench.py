@@ -154,7 +154,7 @@ def plot(rows: list[dict], path: Path) -> None:
         axes.set_title(f"{suite}, {UNITS[found[0]['metric']][0]}", fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=48)
+    figure.savefig(path, dpi=70)
 
 
 def main() -> int:

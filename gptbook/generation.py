@@ -301,7 +301,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear):  # the layer to replace
         super().__init__()
         weight, self.n_out = linear.weight.detach().float(), linear.out_features
-        scale = (weight.abs().amax(dim=1).clamp_min(1e-12) / 127).bfloat16()  # (out,); rounded before it is used
+        scale = (weight.abs().amax(dim=1).clamp_min(1e-12) / 127).bfloat16()  # (out,), rounded
         whole = (weight / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
         more = -self.n_out % 32  # rows of zeros, because the kernel takes them in groups of 32
         self.register_buffer("weight", F.pad(whole, (0, 0, 0, more)))
@@ -310,7 +310,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) to (..., out), in bfloat16
         rows = x.flatten(0, -2)
-        if len(rows) <= 16 and x.device.type == "cpu" and x.size(-1) % 32 == 0:  # the kernel reads 8 bits and multiplies at once
+        if len(rows) <= 16 and x.device.type == "cpu" and x.size(-1) % 32 == 0:  # unpack and multiply at once
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         else:  # many rows: arithmetic counts again, so unpack the weights first
             y = F.linear(rows, self.weight.to(x.dtype)) * self.scale
@@ -321,7 +321,7 @@ class Int8Linear(nn.Module):
 def quantize(
     model: GPT,  # stays as it is
 ) -> GPT:  # a copy for generation: linear layers in 8 bits, the rest in bfloat16, in evaluation mode
-    "Weights of one byte (symmetric, one scale per output; Dettmers et al., 2022). Raises ValueError for a model that is."
+    "Round the weights to one byte (after Dettmers et al., 2022). Raises ValueError for a model that is."
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         raise ValueError("the model is quantised already; call quantize on the model that it was made from")
     copied = copy.deepcopy(model).bfloat16().eval().requires_grad_(False)
