@@ -2,7 +2,7 @@
 """gptbook beside the libraries that a reader would take instead: same work, same data, one machine, one run.
 
     make bench                                   everything: one to two hours on two cores
-    python benchmarks/bench.py train generate    the suites whose names begin so
+    python benchmarks/bench.py train generation  the suites whose names begin so
     python benchmarks/bench.py --quick           a few steps of each, to see that it works; the numbers mean nothing
 
 Every measurement is a fresh process of `contenders.py`. The rounds alternate the order of the contenders, so that a
@@ -76,7 +76,8 @@ def summarise(records: list[dict]) -> list[dict]:
         least, most = min(r.get("least", r[key]) for r in good), max(r.get("most", r[key]) for r in good)
         row = {"suite": suite, "name": name, "metric": key, "median": statistics.median(values), "least": least, "most": most,
                "runs": len(values), "peak_megabytes": statistics.median(r["peak_bytes"] for r in good) / 1e6}
-        for extra in ("val_loss", "utilisation", "kept", "loss_change", "steps"):
+        row["failed"] = sum((r["suite"], r["name"]) == (suite, name) for r in records) - len(good)
+        for extra in ("val_loss", "target", "utilisation", "kept", "loss_change", "steps"):
             if extra in good[0]:
                 row[extra] = [r[extra] for r in good]
         rows.append(row)
@@ -130,6 +131,10 @@ def table(rows: list[dict], facts: dict, options: argparse.Namespace) -> str:
                                 ("loss_change", "bits per byte {:+.2%}"), ("steps", "{:.0f} steps")):
                 if extra in row:
                     notes.append(", ".join(form.format(value) for value in dict.fromkeys(row[extra])))
+            if "target" in row:
+                notes.append(f"{sum(a <= b for a, b in zip(row['val_loss'], row['target']))} of {row['runs']} at {row['target'][0]} or below")
+            if row["failed"]:
+                notes.append(f"{row['failed']} more failed")
             ratios = " | ".join(f"{row[key]:.2f}" if key in row else "" for key in ("as_it_comes", "same_precision"))
             lines.append(f"| {row['name']} | {row['median']:,.4g} | {row['least']:,.4g} to {row['most']:,.4g} | {ratios} | "
                          f"{row['peak_megabytes']:,.0f} | {row['runs']} | {'; '.join(notes)} |")
@@ -141,13 +146,14 @@ def plot(rows: list[dict], path: Path) -> None:
     "One panel for each suite, bars from the slowest to the fastest."
     from matplotlib.figure import Figure
 
-    suites = [s for s in dict.fromkeys(r["suite"] for r in rows) if any("metric" in r for r in rows if r["suite"] == s)]
-    heights = [sum(r["suite"] == suite and "metric" in r for r in rows) + 1.6 for suite in suites]
+    rows = [r for r in rows if "metric" in r]
+    suites = list(dict.fromkeys(r["suite"] for r in rows))
+    heights = [sum(r["suite"] == suite for r in rows) + 1.6 for suite in suites]
     figure = Figure(figsize=(8, 0.24 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(suites), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, suite in zip(panels, suites):
-        found = sorted((r for r in rows if r["suite"] == suite and "metric" in r), key=lambda r: r["median"], reverse=not UNITS[next(
-            r["metric"] for r in rows if r["suite"] == suite and "metric" in r)][1])
+        found = [r for r in rows if r["suite"] == suite]
+        found.sort(key=lambda r: r["median"], reverse=not UNITS[found[0]["metric"]][1])
         colors = ["tab:blue" if is_ours(r["name"]) else "0.7" for r in found]
         spread = [[r["median"] - r["least"] for r in found], [r["most"] - r["median"] for r in found]]
         axes.barh([r["name"] for r in found], [r["median"] for r in found], color=colors, xerr=spread, error_kw={"lw": 0.8})
@@ -175,13 +181,19 @@ def main() -> int:
     folder = RESULTS / "quick" if options.quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "bench.json"
-    kept = []
+    kept, facts = [], listed["facts"] | {"date": date.today().isoformat()}
     if options.report:
         suites = {}
     if saved.is_file() and (options.suites or options.only or options.report):  # a part is measured again: the rest stays
         measured = json.loads(saved.read_text(encoding="utf-8"))["measurements"]
         kept = [r for r in measured if r["name"] not in suites.get(r["suite"], ())]
-    order, records, facts = list(listed["suites"]), kept, listed["facts"] | {"date": date.today().isoformat()}
+        before = json.loads(saved.read_text(encoding="utf-8"))["facts"]
+        if options.report:
+            facts = before
+        elif kept and any(before[name] != facts[name] for name in facts if name != "date"):
+            print(f"{saved} was measured on another machine or with other versions: measure everything, or move it away", file=sys.stderr)
+            return 2
+    order, records = list(listed["suites"]), kept
 
     def save() -> None:
         records.sort(key=lambda r: order.index(r["suite"]) if r["suite"] in order else len(order))

@@ -45,6 +45,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'gptbook.cli._write_facts': ('cli.html#_write_facts', 'gptbook/cli.py'),
                              'gptbook.cli.choose_device': ('cli.html#choose_device', 'gptbook/cli.py'),
                              'gptbook.cli.choose_precision': ('cli.html#choose_precision', 'gptbook/cli.py'),
+                             'gptbook.cli.choose_weights': ('cli.html#choose_weights', 'gptbook/cli.py'),
                              'gptbook.cli.estimate': ('cli.html#estimate', 'gptbook/cli.py'),
                              'gptbook.cli.evaluate_run': ('cli.html#evaluate_run', 'gptbook/cli.py'),
                              'gptbook.cli.export': ('cli.html#export', 'gptbook/cli.py'),

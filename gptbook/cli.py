@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'SEVERAL', 'RANK', 'app', 'ROMEO', 'NO_LIMIT', 'Recipe', 'main', 'choose_device', 'choose_precision',
-           'open_tokenizer', 'open_run', 'train', 'generate', 'tokenize', 'evaluate_run', 'estimate', 'export']
+           'open_tokenizer', 'open_run', 'train', 'choose_weights', 'generate', 'tokenize', 'evaluate_run', 'estimate',
+           'export']
 
 # %% ../nbs/13_cli.ipynb #cad9a27b
 import hashlib
@@ -615,6 +616,18 @@ def _finish(
     print(f"\nNext:\n  gptbook generate {run} --prompt {shlex.quote(prompt)}\n  gptbook eval {run}\n"
           f"  gptbook train --resume {run} --steps {2 * trainer.step}")
 
+# %% ../nbs/13_cli.ipynb #c0aace2f
+def choose_weights(
+    precision: str,  # "fp32", "bf16" or "int8"
+) -> "Callable[[GPT], GPT]":  # gives the model with weights of that precision
+    "How to round a model for generation. Raises ValueError for a precision that there is not."
+    from gptbook.generation import quantize
+
+    ways = {"fp32": lambda model: model, "bf16": lambda model: model.bfloat16(), "int8": quantize}
+    if precision not in ways:
+        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(ways)}")
+    return ways[precision]
+
 # %% ../nbs/13_cli.ipynb #f46f23af
 def _default_prompt(run: str, facts: dict) -> str:
     "What to continue when nothing is said: a line in the manner of the text, where that is known."
@@ -659,18 +672,17 @@ def generate(
     device: _Device = "auto",
 ) -> None:
     "Continue a text. It is printed while it is being made."
-    from gptbook.generation import check_sampling, quantize, stream_text
+    from gptbook.generation import check_sampling, stream_text
     from gptbook.pretrained import chat_prompt
 
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)  # before anything slow
-    if precision not in ("fp32", "bf16", "int8"):
-        raise ValueError(f"precision is {precision!r}; choose one of fp32, bf16, int8")
+    rounded = choose_weights(precision)
     if chat and prompt is None:
         raise typer.BadParameter("--chat needs a --prompt: what you say to the model")
     prompt = _stdin() if prompt == "-" else prompt
     form = chat_prompt(run, prompt) if chat else None  # a model without such a form says so here
     model, tokenizer, facts = open_run(run, device)
-    model = quantize(model) if precision == "int8" else model.bfloat16() if precision == "bf16" else model
+    model = rounded(model)
     prompt = _default_prompt(run, facts) if prompt is None else prompt
     ids = tokenizer.encode(prompt) if form is None else tokenizer.encode(form, allowed_special="all")
     shown = prompt if form is None else ""

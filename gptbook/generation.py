@@ -124,7 +124,8 @@ def _stream(
     size, (B, T) = model.config.block_size, ids.shape
     room = T + max_new_tokens
     caches = make_caches(model, B, min(size, room))
-    text = torch.cat((ids, ids.new_empty(B, max_new_tokens)), dim=1)  # memory for all that will be written
+    text = ids.new_empty(B, room)  # memory for all that will be written
+    text[:, :T] = ids
     new, done = ids, torch.zeros(B, 1, dtype=torch.bool, device=ids.device)
     for end in range(T, room):
         if caches[0].length + new.size(1) > size:  # full: start again from the newer half

@@ -225,12 +225,11 @@ class Growth:
     ):
         self.early, self.early_batch = early, early_batch
 
-    def start(self, trainer: Trainer) -> Trainer:  # the same one
+    def start(self, trainer: Trainer) -> None:
         "Set the first half up."
         self.late, self.config = trainer.train_data, trainer.config
         trainer.train_data, trainer.config = self.early, replace(self.config, batch_size=self.early_batch)
         trainer.callbacks.append(self)
-        return trainer
 
     def __call__(self, trainer: Trainer, record: dict) -> None:
         if trainer.progress >= 0.5:
