@@ -223,7 +223,7 @@ def until_now(loss: float, steps: int, target: float | None = None) -> Result:
 
 
 SMALL_RUN = dict(steps=200, batch_size=24, learning_rate=6e-3, warmup=10, eval_every=10**6)
-LARGE_RUN = dict(steps=920, batch_size=16, learning_rate=3e-3, weight_decay=0.8, compile=True, eval_every=10**6)
+LARGE_RUN = dict(steps=820, batch_size=16, learning_rate=3e-3, weight_decay=0.8, compile=True, eval_every=10**6)
 
 
 def quality_gptbook(options: argparse.Namespace, preset: str, target: float, shape: dict, **train: object) -> Result:
@@ -333,11 +333,12 @@ def prompt_of(model: object, batch: int) -> object:
     return torch.randint(model.config.vocab_size, (batch, 16), generator=torch.Generator().manual_seed(0))
 
 
-def generate_gptbook(options: argparse.Namespace, size: str, precision: str, batch: int) -> Result:
+def generate_gptbook(options: argparse.Namespace, size: str, precision: str, batch: int, compiled: bool = False) -> Result:
     from gptbook.cli import choose_weights
-    from gptbook.generation import generate
+    from gptbook.generation import compile_decoding, generate
 
     model = choose_weights(precision)(generation_model(size))
+    model = compile_decoding(model) if compiled else model
     prompt = prompt_of(model, batch)
     return timed_generation(lambda n: generate(model, prompt, n, top_k=1), batch, options)
 
@@ -387,24 +388,33 @@ for _size, _batches in (("gpt2", (1, 16, 32)), ("small", (1, 16, 32)), ("smollm2
                 def _generate(o: argparse.Namespace, m: Callable = _measure, s: str = _size, p: str = _precision, b: int = _batch) -> Result:
                     return m(o, s, p, b)
                 contender(f"{TITLES[_size]}, batch {_batch}", f"{_who} {_precision}")(_generate)
+for _size in TITLES:
+    for _precision in ("fp32", "bf16", "int8"):
+        def _generate(o: argparse.Namespace, s: str = _size, p: str = _precision) -> Result:
+            return generate_gptbook(o, s, p, 1, compiled=True)
+        contender(f"{TITLES[_size]}, batch 1", f"gptbook {_precision} compiled")(_generate)
 for _size in SIZES:
     _suite = f"{TITLES[_size]}, batch 1"
+    contender(_suite, "transformers fp32 compiled")(lambda o, s=_size: generate_transformers(o, s, "fp32", 1, compiled=True))
     contender(_suite, "transformers bf16 compiled")(lambda o, s=_size: generate_transformers(o, s, "bf16", 1, compiled=True))
     contender(_suite, "no cache fp32 (nanoGPT's way)")(lambda o, s=_size: generate_without_cache(o, s))
 
 
-@contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy as draft")
-def _speculate(options: argparse.Namespace) -> Result:
+def speculate_gptbook(options: argparse.Namespace, compiled: bool) -> Result:
     "Speculative decoding: the text of the fp32 model, guessed by its own rounded copy."
     import torch
-    from gptbook.generation import quantize, speculate
+    from gptbook.generation import compile_decoding, quantize, speculate
 
     model = generation_model("smollm2-135m")
     draft, prompt, kept = quantize(model), prompt_of(model, 1), []
+    draft = compile_decoding(draft) if compiled else draft
     with torch.inference_mode():
         result = timed_generation(lambda n: kept.append(speculate(model, draft, prompt, n, guesses=5, top_k=1)[1]), 1, options)
     return result | {"kept": statistics.median(kept)}
 
+
+contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy as draft")(lambda o: speculate_gptbook(o, False))
+contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy compiled as draft")(lambda o: speculate_gptbook(o, True))
 
 @contender("what rounding costs SmolLM2-135M", "gptbook bf16")
 def _cost_bf16(o: argparse.Namespace) -> Result:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['check_sampling', 'shape_logits', 'sample', 'make_caches', 'stream', 'generate', 'penalise_repetition', 'stream_text',
-           'speculate', 'Int8Linear', 'quantize']
+           'speculate', 'Int8Linear', 'quantize', 'CompiledGPT', 'compile_decoding']
 
 # %% ../nbs/09_generation.ipynb #67346347
 import copy
+import functools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -17,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .model import GPT
+from .feed_forward import ACTIVATIONS
+from .model import GPT, GPTConfig
 from .multi_head import KVCache
+from .positional_encoding import alibi_bias, apply_rotary
 from .tokenizer import Tokenizer
 
 # %% ../nbs/09_generation.ipynb #6db6bbde
@@ -123,7 +126,7 @@ def _stream(
     "The loop of `stream`, after its checks."
     size, (B, T) = model.config.block_size, ids.shape
     room = T + max_new_tokens
-    caches = make_caches(model, B, min(size, room))
+    caches = make_caches(model, B, min(size, -(-room // 256) * 256))  # few different sizes, for `compile_decoding`
     text = ids.new_empty(B, room)  # memory for all that will be written
     text[:, :T] = ids
     new, done = ids, torch.zeros(B, 1, dtype=torch.bool, device=ids.device)
@@ -331,3 +334,95 @@ def quantize(
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child))
     return copied
+
+# %% ../nbs/09_generation.ipynb #29ee0bff
+def _row_times(
+    layer: nn.Module,  # a linear layer, in 32, 16 or 8 bits
+    x: Tensor,  # activations of one token, (in,), float32
+) -> Tensor:  # (out,), float32
+    "A linear layer as a product and a sum, for a compiler."
+    if type(layer) not in (nn.Linear, Int8Linear):  # with an adapter, for example
+        return layer(x.to(next(layer.parameters()).dtype)).float()
+    y = (layer.weight.float() * _stored(x)).sum(-1)
+    if isinstance(layer, Int8Linear):
+        y = (y * layer.scale.float())[: layer.n_out]
+    return y if layer.bias is None else y + layer.bias.float()
+
+def _stored(x: Tensor) -> Tensor:  # any, contiguous
+    "The same, but a compiler computes it once."
+    return x.as_strided(x.shape, x.stride())
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:  # a norm in any precision; activations, (C,)
+    return norm(x.to(norm.weight.dtype)).float()
+
+# %% ../nbs/09_generation.ipynb #56812395
+def _decode_layer(
+    block: nn.Module, config: GPTConfig,  # one layer, and its model's shape
+    rotary: nn.Module | None,  # the model's rotary embedding, if it has one
+    x: Tensor,  # residual stream of one token, (C,), float32
+    position: Tensor,  # where the token stands, (1,)
+    keys: Tensor, values: Tensor,  # of this layer, with memory for T places, (1, H_kv, T, D)
+) -> Tensor:  # residual stream after the layer, (C,)
+    "What one new token meets in one layer: chapters 02 to 05 on a page."
+    a, f = block.attention, block.feed_forward
+    heads = _row_times(a.qkv, _normed(block.attention_norm, x)).view(-1, 1, a.head_size)
+    q, k, v = heads.split(a.heads)  # (H, 1, D), (H_kv, 1, D) twice
+    if a.qk_norm:
+        q, k = F.rms_norm(q, (a.head_size,)), F.rms_norm(k, (a.head_size,))
+    if rotary is not None:
+        q, k = apply_rotary(q, *rotary(position)), apply_rotary(k, *rotary(position))
+    keys.index_copy_(2, position, k[None].to(keys.dtype))
+    values.index_copy_(2, position, v[None].to(values.dtype))
+    q = _stored(q.reshape(a.heads[1], -1, 1, a.head_size))  # (H_kv, queries of each, 1, D)
+    scores = (q * keys[0, :, None].float()).sum(-1) / a.head_size**0.5  # (H_kv, queries of each, T)
+    places = torch.arange(keys.size(2), device=x.device)
+    if config.position == "alibi":
+        scores = scores + alibi_bias(config.n_head, position, places).view_as(scores)
+    weights = _stored(scores).masked_fill(places > position, float("-inf")).softmax(-1)
+    mixed = (_stored(weights)[..., None] * values[0, :, None].float()).sum(-2)  # (H_kv, queries of each, D)
+    x = x + _row_times(a.out, mixed.flatten())
+    h = ACTIVATIONS[f.activation](_row_times(f.up, _normed(block.feed_forward_norm, x)))
+    return x + _row_times(f.down, h)
+
+def _decode_head(model: GPT, x: Tensor) -> Tensor:  # (C,) to (V,)
+    "From the residual stream to scores."
+    return _row_times(model.head, _normed(model.norm, x))
+
+# %% ../nbs/09_generation.ipynb #d584b16c
+class CompiledGPT(GPT):
+    "Shares another model's weights; one new token of one text goes through compiled code."
+
+    def forward(
+        self, ids: Tensor, targets: Tensor | None = None,  # as in `GPT`
+        caches: list[KVCache] | None = None,  # one per layer
+    ) -> tuple[Tensor, Tensor | None]:  # as in `GPT`; the compiled scores are float32
+        room = caches and caches[0].length < caches[0].keys.size(2) and self.embedding.weight.dtype != torch.float64
+        if not room or ids.shape != (1, 1) or targets is not None or self.training or torch.is_grad_enabled():
+            return super().forward(ids, targets, caches)
+        self.check_ids(ids, caches[0].length)
+        layer, head = _compiled()
+        position = torch.tensor([caches[0].length], device=ids.device)
+        x = self.embedding(ids)[0, 0].float()  # (C,)
+        if self.positions is not None:
+            x = x + self.positions(position)[0]
+        if self.config.position == "sinusoidal":
+            x = x + self.table[position][0]
+        for block, cache in zip(self.blocks, caches):
+            x = layer(block, self.config, self.rotary, x, position, cache.keys, cache.values)
+            cache.length += 1
+        return head(self, x)[None, None], None
+
+@functools.cache
+def _compiled() -> tuple[Callable, Callable]:
+    "`_decode_layer` and `_decode_head`, to be translated when they meet a new shape."
+    settings = torch._dynamo.config  # several models, lengths and precisions in a process are nothing unusual
+    settings.recompile_limit = max(64, settings.recompile_limit)
+    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (_decode_layer, _decode_head))
+
+def compile_decoding(
+    model: GPT,  # in any precision; stays as it is
+) -> CompiledGPT:  # the same weights, not a copy of them
+    "For writing one text quickly. The first tokens take seconds, and need a C++ compiler; without one: RuntimeError."
+    fast = copy.copy(model)
+    fast.__class__ = CompiledGPT
+    return fast

@@ -57,8 +57,8 @@ class KVCache:
         self, batch_size: int, n_kv_head: int, max_length: int, head_size: int,  # B, H_kv, most tokens it can hold, D
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,  # where, in which precision
     ):
-        self.keys = torch.empty(batch_size, n_kv_head, max_length, head_size, device=device, dtype=dtype)
-        self.values = torch.empty_like(self.keys)
+        self.keys = torch.zeros(batch_size, n_kv_head, max_length, head_size, device=device, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
         self.length = 0  # tokens held; set it back to forget the newest
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # new ones in, all out, (B, H_kv, tokens, D) each

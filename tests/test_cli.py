@@ -339,6 +339,8 @@ def damage(run: Path, name: str, content: bytes | None) -> Path:
     ("tokenize --train empty.txt --out v", "empty.txt is empty"),
     ("tokenize --train play.txt --vocab-size 9 --out v", "ask for more"),
     ("tokenize --train play.txt --out runs", "not empty"),
+    ("tokenize --file play.txt --out empty.txt", "empty.txt exists"),
+    ("tokenize --file nowhere.txt --out ids.bin", "nowhere.txt"),
     ("eval runs/play --data nowhere.txt", "no file or folder"),
     ("eval runs/play --split test", "split is 'test'"),
     ("eval runs/play --data one.txt --split all", "1 tokens"),
@@ -372,7 +374,7 @@ def test_a_mistake_is_one_sentence(here, capsys, words, complaint):
 @pytest.mark.parametrize("words", [
     "train --stpes 3", "train --steps 0", "train --steps ten", "train --batch-size 0", "train play.txt", "nonsense",
     "train --resume runs/play --preset gpt2", "generate --max-new-tokens 0", "tokenize", "tokenize a --file b",
-    "tokenize --train play.txt", "export runs/play", "estimate --tokens many", "generate --samples 0",
+    "tokenize --train play.txt", "tokenize words --out ids.bin", "tokenize --file play.txt --out ids.bin --decode", "export runs/play", "estimate --tokens many", "generate --samples 0",
 ])
 def test_wrong_usage_is_two(here, capsys, words):
     code, out, err = call(capsys, *words.split())

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import gptbook.generation as generation
-from gptbook.generation import Int8Linear, generate, make_caches, quantize, sample, shape_logits, speculate, stream
+from gptbook.generation import Int8Linear, compile_decoding, generate, make_caches, quantize, sample, shape_logits, speculate, stream
 from gptbook.model import GPT, GPTConfig
+from gptbook.transfer import add_lora
 
 
 def tiny(seed: int, width: int = 8, **changes) -> GPT:
@@ -213,3 +214,103 @@ def test_memory_is_reserved_once(monkeypatch):
     for _ in steps:
         pass
     assert len(made) == model.config.n_layer and places == [(cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made]
+
+
+def token_by_token(model: GPT, ids: torch.Tensor) -> torch.Tensor:  # scores of one text, (T, V)
+    caches = make_caches(model, 1)
+    with torch.no_grad():
+        return torch.cat([model(ids[None, t : t + 1], caches=caches)[0][0].float() for t in range(len(ids))])
+
+
+@pytest.fixture
+def not_translated(monkeypatch):
+    "The functions that would be compiled, as they are: what they compute is the same."
+    monkeypatch.setattr(generation, "_compiled", lambda: (generation._decode_layer, generation._decode_head))
+
+
+MORE = [dict(position="sinusoidal"), dict(position="none"), dict(position="alibi", n_embd=96, n_head=6, n_kv_head=2), dict(qk_norm=False, dropout=0.5)]
+
+
+@pytest.mark.parametrize("changes", SHAPES + MORE)
+def test_the_step_for_compilers_is_the_model(changes, not_translated):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32) | changes))).eval()
+    for p in model.parameters():
+        p.data.add_(torch.randn_like(p) * 0.1)
+    ids = torch.randint(model.config.vocab_size, (32,))
+    with torch.no_grad():
+        whole = model(ids[None])[0][0]
+    fast = compile_decoding(model)
+    assert torch.allclose(token_by_token(fast, ids), whole, atol=1e-4, rtol=1e-4)
+    scale = whole.abs().max()
+    for rounded in (GPT.bfloat16(compile_copy(model)), quantize(model)):  # the same weights, rounded; activations are not
+        assert (token_by_token(compile_decoding(rounded), ids) - whole).abs().max() < 0.05 * scale
+    assert torch.equal(generate(fast, ids[None, :5], 60, top_k=1), generate(model, ids[None, :5], 60, top_k=1))  # past the context, too
+    model.train()
+    assert torch.equal(generate(compile_decoding(model), ids[None, :5], 9, top_k=1), generate(model, ids[None, :5], 9, top_k=1))
+    assert model.training
+
+
+def compile_copy(model: GPT) -> GPT:
+    "A model of the same weights that may be changed."
+    copied = GPT(model.config).eval()
+    copied.load_state_dict(model.state_dict())
+    return copied
+
+
+def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_translated, tmp_path):
+    torch.manual_seed(0)
+    model, ids = GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(), torch.randint(100, (3, 9))
+    fast = compile_decoding(model)
+    assert all(a is b for a, b in zip(fast.parameters(), model.parameters()))
+    for rows in (1, 3):
+        assert torch.equal(fast(ids[:rows])[0], model(ids[:rows])[0])
+        assert torch.equal(generate(fast, ids, 9, seed=0), generate(model, ids, 9, seed=0))
+    loss = fast(ids, ids)[1]
+    loss.backward()
+    assert model.embedding.weight.grad is not None and type(model) is GPT
+    caches = make_caches(fast, 1, 1)
+    with torch.no_grad():
+        fast(ids[:1, :1], caches=caches)
+        with pytest.raises(ValueError, match="make a larger one"):
+            fast(ids[:1, 1:2], caches=caches)
+        with pytest.raises(ValueError, match="token id 100"):
+            fast(torch.tensor([[100]]), caches=make_caches(fast, 1))
+    text, _ = speculate(model, compile_decoding(quantize(model)), ids[:1], 12, guesses=3, top_k=1)
+    assert torch.equal(text, generate(model, ids[:1], 12, top_k=1))
+    fast.save_pretrained(tmp_path / "model")
+    assert torch.equal(GPT.from_pretrained(tmp_path / "model")(ids)[0], model(ids)[0])
+    double = GPT(model.config).double().eval()
+    assert token_by_token(compile_decoding(double), ids[0]).equal(token_by_token(double, ids[0]))
+
+
+def test_adapters_are_not_left_out(not_translated):
+    torch.manual_seed(0)
+    model, ids = GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(), torch.randint(100, (9,))
+    before = token_by_token(compile_decoding(model), ids)
+    add_lora(model, 4)
+    for name, p in model.named_parameters():
+        if name.endswith(".b"):
+            p.data.normal_()
+    after = token_by_token(compile_decoding(model), ids)
+    assert torch.allclose(after, token_by_token(model, ids), atol=1e-4) and not torch.allclose(after, before, atol=1e-2)
+
+
+def test_compiled_by_a_compiler():
+    @torch.compile
+    def works(x):
+        return (x * x).sum(-1)
+
+    try:
+        works(torch.ones(3, 3))
+    except RuntimeError as error:
+        pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+    torch.manual_seed(0)
+    for changes in ({}, dict(n_kv_head=1, activation="swiglu"), dict(position="alibi")):
+        model = GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=300, **changes)).eval()
+        ids = torch.randint(100, (1, 7))
+        for version in (model, quantize(model)):
+            texts = [generate(m, ids, 12, top_k=1) for m in (version, compile_decoding(version))]
+            assert version is not model or torch.equal(*texts)
+            scores = [token_by_token(m, ids[0]) for m in (version, compile_decoding(version))]
+            assert (scores[0] - scores[1]).abs().max() < (1e-4 if version is model else 0.05 * scores[0].abs().max())
