@@ -223,7 +223,7 @@ def until_now(loss: float, steps: int, target: float | None = None) -> Result:
 
 
 SMALL_RUN = dict(steps=200, batch_size=24, learning_rate=6e-3, warmup=10, eval_every=10**6)
-LARGE_RUN = dict(steps=820, batch_size=16, learning_rate=3e-3, weight_decay=0.8, compile=True, eval_every=10**6)
+LARGE_RUN = dict(steps=920, batch_size=16, learning_rate=3e-3, weight_decay=0.8, compile=True, eval_every=10**6)
 
 
 def quality_gptbook(options: argparse.Namespace, preset: str, target: float, shape: dict, **train: object) -> Result:

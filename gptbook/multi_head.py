@@ -58,7 +58,7 @@ class KVCache:
         device: torch.device | str | None = None, dtype: torch.dtype | None = None,  # where, in which precision
     ):
         self.keys = torch.zeros(batch_size, n_kv_head, max_length, head_size, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        self.values = torch.zeros_like(self.keys)  # zeros, for 0 times what fresh memory holds may be NaN
         self.length = 0  # tokens held; set it back to forget the newest
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # new ones in, all out, (B, H_kv, tokens, D) each
