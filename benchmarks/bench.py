@@ -165,14 +165,15 @@ def plot(rows: list[dict], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", help="only suites whose names begin with one of these")
+    parser.add_argument("suites", nargs="*", help="only suites with one of these names, or whose names begin so")
     parser.add_argument("--rounds", type=int, default=2, help="processes per contender, where a suite has no number of its own (default: 2)")
     parser.add_argument("--only", metavar="TEXT", default="", help="only contenders whose names contain this; the others keep their results")
     parser.add_argument("--report", action="store_true", help="measure nothing: write the table and the picture of what is saved")
     parser.add_argument("--quick", action="store_true", help="a few steps each, written to results/quick: to see that it works")
     options = parser.parse_args()
     listed = json.loads(subprocess.run([sys.executable, str(HERE / "contenders.py"), "--list"], check=True, capture_output=True, text=True).stdout)
-    chosen = {s: [n for n in names if options.only in n] for s, names in listed["suites"].items() if not options.suites or s.startswith(tuple(options.suites))}
+    wanted = {s for p in options.suites for s in listed["suites"] if s == p or (p not in listed["suites"] and s.startswith(p))}
+    chosen = {s: [n for n in names if options.only in n] for s, names in listed["suites"].items() if not options.suites or s in wanted}
     suites = {s: names for s, names in chosen.items() if names}
     if not suites:
         print(f"nothing to measure: no suite begins with {' or '.join(options.suites) or 'anything'} and has a contender with {options.only!r} "

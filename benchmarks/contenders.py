@@ -305,8 +305,8 @@ def timed_generation(generate: Callable[[int], object], batch: int, options: arg
     with torch.inference_mode():
         generate(short)
         generate(long)  # so that every shape has been seen, and compiled where something compiles
-        rates = []
-        for _ in range(1 if options.quick else 2):
+        rates, started = [], time.perf_counter()
+        while not rates or not options.quick and (len(rates) < 2 or time.perf_counter() - started < 4):
             times = []
             for n in (short, long):
                 before = time.perf_counter()

@@ -396,8 +396,10 @@ class CompiledGPT(GPT):
         self, ids: Tensor, targets: Tensor | None = None,  # as in `GPT`
         caches: list[KVCache] | None = None,  # one per layer
     ) -> tuple[Tensor, Tensor | None]:  # as in `GPT`; the compiled scores are float32
-        room = caches and caches[0].length < caches[0].keys.size(2) and self.embedding.weight.dtype != torch.float64
-        if not room or ids.shape != (1, 1) or targets is not None or self.training or torch.is_grad_enabled():
+        one = ids.shape == (1, 1) and targets is None and caches
+        learning = self.training or torch.is_grad_enabled()
+        exact = self.embedding.weight.dtype == torch.float64  # the step is float32
+        if not one or learning or exact or caches[0].length >= caches[0].keys.size(2):
             return super().forward(ids, targets, caches)
         self.check_ids(ids, caches[0].length)
         layer, head = _compiled()
@@ -415,14 +417,14 @@ class CompiledGPT(GPT):
 @functools.cache
 def _compiled() -> tuple[Callable, Callable]:
     "`_decode_layer` and `_decode_head`, to be translated when they meet a new shape."
-    settings = torch._dynamo.config  # several models, lengths and precisions in a process are nothing unusual
+    settings = torch._dynamo.config  # allow for several models, lengths and precisions
     settings.recompile_limit = max(64, settings.recompile_limit)
     return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (_decode_layer, _decode_head))
 
 def compile_decoding(
     model: GPT,  # in any precision; stays as it is
 ) -> CompiledGPT:  # the same weights, not a copy of them
-    "For writing one text quickly. The first tokens take seconds, and need a C++ compiler; without one: RuntimeError."
+    "Write one text quickly. The first token takes seconds; it raises RuntimeError where no C++ compiler is."
     fast = copy.copy(model)
     fast.__class__ = CompiledGPT
     return fast
