@@ -280,7 +280,7 @@ def _quality_small(o: argparse.Namespace) -> Result:
 
 @contender("quality of nanoGPT's CPU run", "gptbook bf16, same shape")
 def _quality_same(o: argparse.Namespace) -> Result:
-    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64), **SMALL_RUN | {"steps": 240})
+    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64), **SMALL_RUN | {"steps": 220})
 
 
 ROUNDS["quality of nanoGPT's A100 run"] = 3  # seeds
