@@ -689,15 +689,12 @@ def generate(
     model = compile_decoding(rounded(model)) if compile else rounded(model)
     prompt = _default_prompt(run, facts) if prompt is None else prompt
     ids = tokenizer.encode(prompt) if form is None else tokenizer.encode(form, allowed_special="all")
-    shown = prompt if form is None else ""
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-               "repetition_penalty": repetition_penalty}
-    stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+                   stop_ids=() if tokenizer.eos_id is None else (tokenizer.eos_id,))
     for i in range(samples):
-        options["seed"] = None if seed is None else seed + i
-        pieces = stream_text(model, tokenizer, ids, max_new_tokens, stop_ids=stop_ids, **options)
+        pieces = stream_text(model, tokenizer, ids, max_new_tokens, seed=None if seed is None else seed + i, **options)
         first = next(pieces, "")  # whatever is wrong shows here, before anything is printed
-        print("\n---\n" * (i > 0) + shown + first, end="", flush=True)
+        print("\n---\n" * (i > 0) + ("" if chat else prompt) + first, end="", flush=True)
         _print_stream(pieces)
 
 # %% ../nbs/13_cli.ipynb #800c69c2
@@ -725,7 +722,9 @@ def tokenize(
     if out is not None:
         if text is not None or (file is not None and (decode or ids or as_json)):
             raise typer.BadParameter("--out goes with --train, or with --file alone")
-        return _train_tokenizer(train, vocab_size, Path(out)) if file is None else _write_ids(file, tokenizer, Path(out))
+        if train is not None:
+            return _train_tokenizer(train, vocab_size, Path(out))
+        return _write_ids(file, tokenizer, Path(out))
     from gptbook.data import load_text
 
     source = load_text(Path(file)) if file is not None else _stdin() if text == "-" else text

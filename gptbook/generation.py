@@ -370,7 +370,8 @@ def _decode_layer(
     if a.qk_norm:
         q, k = F.rms_norm(q, (a.head_size,)), F.rms_norm(k, (a.head_size,))
     if rotary is not None:
-        q, k = apply_rotary(q, *rotary(position)), apply_rotary(k, *rotary(position))
+        turn = rotary(position)  # cosines and sines, (1, D/2) each
+        q, k = apply_rotary(q, *turn), apply_rotary(k, *turn)
     keys.index_copy_(2, position, k[None].to(keys.dtype))
     values.index_copy_(2, position, v[None].to(values.dtype))
     q = _stored(q.reshape(a.heads[1], -1, 1, a.head_size))  # (H_kv, queries of each, 1, D)

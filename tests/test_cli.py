@@ -374,7 +374,8 @@ def test_a_mistake_is_one_sentence(here, capsys, words, complaint):
 @pytest.mark.parametrize("words", [
     "train --stpes 3", "train --steps 0", "train --steps ten", "train --batch-size 0", "train play.txt", "nonsense",
     "train --resume runs/play --preset gpt2", "generate --max-new-tokens 0", "tokenize", "tokenize a --file b",
-    "tokenize --train play.txt", "tokenize words --out ids.bin", "tokenize --file play.txt --out ids.bin --decode", "export runs/play", "estimate --tokens many", "generate --samples 0",
+    "tokenize --train play.txt", "tokenize words --out ids.bin", "tokenize --file play.txt --out ids.bin --decode",
+    "export runs/play", "estimate --tokens many", "generate --samples 0",
 ])
 def test_wrong_usage_is_two(here, capsys, words):
     code, out, err = call(capsys, *words.split())

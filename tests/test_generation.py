@@ -1,5 +1,6 @@
 """What chapter 09's cells cannot test: large samples, all kinds of model, streams that meet each other, and interruption."""
 
+import copy
 import gc
 import threading
 
@@ -243,19 +244,12 @@ def test_the_step_for_compilers_is_the_model(changes, not_translated):
     fast = compile_decoding(model)
     assert torch.allclose(token_by_token(fast, ids), whole, atol=1e-4, rtol=1e-4)
     scale = whole.abs().max()
-    for rounded in (GPT.bfloat16(compile_copy(model)), quantize(model)):  # the same weights, rounded; activations are not
+    for rounded in (copy.deepcopy(model).bfloat16(), quantize(model)):  # the same weights, rounded; activations are not
         assert (token_by_token(compile_decoding(rounded), ids) - whole).abs().max() < 0.05 * scale
     assert torch.equal(generate(fast, ids[None, :5], 60, top_k=1), generate(model, ids[None, :5], 60, top_k=1))  # past the context, too
     model.train()
     assert torch.equal(generate(compile_decoding(model), ids[None, :5], 9, top_k=1), generate(model, ids[None, :5], 9, top_k=1))
     assert model.training
-
-
-def compile_copy(model: GPT) -> GPT:
-    "A model of the same weights that may be changed."
-    copied = GPT(model.config).eval()
-    copied.load_state_dict(model.state_dict())
-    return copied
 
 
 def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_translated, tmp_path):
