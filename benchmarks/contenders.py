@@ -333,12 +333,13 @@ def prompt_of(model: object, batch: int) -> object:
     return torch.randint(model.config.vocab_size, (batch, 16), generator=torch.Generator().manual_seed(0))
 
 
-def generate_gptbook(options: argparse.Namespace, size: str, precision: str, batch: int, compiled: bool = False) -> Result:
+def generate_gptbook(options: argparse.Namespace, size: str, precision: str, batch: int, layers_at_once: int = 0) -> Result:
+    "As it comes, or compiled by one layer or several."
     from gptbook.cli import choose_weights
     from gptbook.generation import compile_decoding, generate
 
     model = choose_weights(precision)(generation_model(size))
-    model = compile_decoding(model) if compiled else model
+    model = compile_decoding(model, layers_at_once) if layers_at_once else model
     prompt = prompt_of(model, batch)
     return timed_generation(lambda n: generate(model, prompt, n, top_k=1), batch, options)
 
@@ -391,8 +392,12 @@ for _size, _batches in (("gpt2", (1, 16, 32)), ("small", (1, 16, 32)), ("smollm2
 for _size in TITLES:
     for _precision in ("fp32", "bf16", "int8"):
         def _generate(o: argparse.Namespace, s: str = _size, p: str = _precision) -> Result:
-            return generate_gptbook(o, s, p, 1, compiled=True)
+            return generate_gptbook(o, s, p, 1, layers_at_once=1)
         contender(f"{TITLES[_size]}, batch 1", f"gptbook {_precision} compiled")(_generate)
+for _precision in ("fp32", "bf16", "int8"):
+    def _generate(o: argparse.Namespace, p: str = _precision) -> Result:
+        return generate_gptbook(o, "small", p, 1, layers_at_once=6)
+    contender(f"{TITLES['small']}, batch 1", f"gptbook {_precision} compiled, six layers at once")(_generate)
 for _size in SIZES:
     _suite = f"{TITLES[_size]}, batch 1"
     contender(_suite, "transformers fp32 compiled")(lambda o, s=_size: generate_transformers(o, s, "fp32", 1, compiled=True))

@@ -191,6 +191,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'gptbook.generation._compiled': ('generation.html#_compiled', 'gptbook/generation.py'),
                                     'gptbook.generation._decode_head': ('generation.html#_decode_head', 'gptbook/generation.py'),
                                     'gptbook.generation._decode_layer': ('generation.html#_decode_layer', 'gptbook/generation.py'),
+                                    'gptbook.generation._decode_layers': ('generation.html#_decode_layers', 'gptbook/generation.py'),
                                     'gptbook.generation._guess': ('generation.html#_guess', 'gptbook/generation.py'),
                                     'gptbook.generation._logits': ('generation.html#_logits', 'gptbook/generation.py'),
                                     'gptbook.generation._normed': ('generation.html#_normed', 'gptbook/generation.py'),

@@ -358,7 +358,7 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:  # a norm in any precision; a
 # %% ../nbs/09_generation.ipynb #56812395
 def _decode_layer(
     block: nn.Module, config: GPTConfig,  # one layer, and its model's shape
-    rotary: nn.Module | None,  # the model's rotary embedding, if it has one
+    turn: tuple[Tensor, Tensor] | None,  # rotary cosines and sines, (1, D/2) each
     x: Tensor,  # residual stream of one token, (C,), float32
     position: Tensor,  # where the token stands, (1,)
     keys: Tensor, values: Tensor,  # of this layer, with memory for T places, (1, H_kv, T, D)
@@ -369,8 +369,7 @@ def _decode_layer(
     q, k, v = heads.split(a.heads)  # (H, 1, D), (H_kv, 1, D) twice
     if a.qk_norm:
         q, k = F.rms_norm(q, (a.head_size,)), F.rms_norm(k, (a.head_size,))
-    if rotary is not None:
-        turn = rotary(position)  # cosines and sines, (1, D/2) each
+    if turn is not None:
         q, k = apply_rotary(q, *turn), apply_rotary(k, *turn)
     keys.index_copy_(2, position, k[None].to(keys.dtype))
     values.index_copy_(2, position, v[None].to(values.dtype))
@@ -384,6 +383,18 @@ def _decode_layer(
     x = x + _row_times(a.out, mixed.flatten())
     h = ACTIVATIONS[f.activation](_row_times(f.up, _normed(block.feed_forward_norm, x)))
     return x + _row_times(f.down, h)
+
+def _decode_layers(
+    blocks: Sequence[nn.Module], config: GPTConfig,  # layers that follow one another
+    rotary: nn.Module | None,  # the model's rotary embedding, if it has one
+    x: Tensor, position: Tensor,  # as in `_decode_layer`
+    memory: Sequence[tuple[Tensor, Tensor]],  # keys and values of each layer
+) -> Tensor:  # residual stream after the layers, (C,)
+    "What is translated at once."
+    turn = None if rotary is None else rotary(position)
+    for block, (keys, values) in zip(blocks, memory):
+        x = _decode_layer(block, config, turn, x, position, keys, values)
+    return x
 
 def _decode_head(model: GPT, x: Tensor) -> Tensor:  # (C,) to (V,)
     "From the residual stream to scores."
@@ -403,29 +414,36 @@ class CompiledGPT(GPT):
         if not one or learning or exact or caches[0].length >= caches[0].keys.size(2):
             return super().forward(ids, targets, caches)
         self.check_ids(ids, caches[0].length)
-        layer, head = _compiled()
+        layers, head = _compiled()
         position = torch.tensor([caches[0].length], device=ids.device)
         x = self.embedding(ids)[0, 0].float()  # (C,)
         if self.positions is not None:
             x = x + self.positions(position)[0]
         if self.config.position == "sinusoidal":
             x = x + self.table[position][0]
-        for block, cache in zip(self.blocks, caches):
-            x = layer(block, self.config, self.rotary, x, position, cache.keys, cache.values)
+        blocks, memory = list(self.blocks), [(cache.keys, cache.values) for cache in caches]
+        for i in range(0, len(blocks), self.layers_at_once):
+            some = slice(i, i + self.layers_at_once)
+            x = layers(blocks[some], self.config, self.rotary, x, position, memory[some])
+        for cache in caches:
             cache.length += 1
         return head(self, x)[None, None], None
 
 @functools.cache
 def _compiled() -> tuple[Callable, Callable]:
-    "`_decode_layer` and `_decode_head`, to be translated when they meet a new shape."
+    "`_decode_layers` and `_decode_head`, to be translated when they meet a new shape."
     settings = torch._dynamo.config  # allow for several models, lengths and precisions
     settings.recompile_limit = max(64, settings.recompile_limit)
-    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (_decode_layer, _decode_head))
+    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (_decode_layers, _decode_head))
 
 def compile_decoding(
     model: GPT,  # in any precision; stays as it is
+    layers_at_once: int = 1,  # in one call: with more, translating takes longer and a step less
 ) -> CompiledGPT:  # the same weights, not a copy of them
     "Write one text quickly. The first token takes seconds; it raises RuntimeError where no C++ compiler is."
+    if layers_at_once < 1:
+        raise ValueError(f"layers_at_once is {layers_at_once}; translate at least 1")
     fast = copy.copy(model)
+    fast.layers_at_once = layers_at_once
     fast.__class__ = CompiledGPT
     return fast

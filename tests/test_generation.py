@@ -226,7 +226,7 @@ def token_by_token(model: GPT, ids: torch.Tensor) -> torch.Tensor:  # scores of 
 @pytest.fixture
 def not_translated(monkeypatch):
     "The functions that would be compiled, as they are: what they compute is the same."
-    monkeypatch.setattr(generation, "_compiled", lambda: (generation._decode_layer, generation._decode_head))
+    monkeypatch.setattr(generation, "_compiled", lambda: (generation._decode_layers, generation._decode_head))
 
 
 MORE = [dict(position="sinusoidal"), dict(position="none"), dict(position="alibi", n_embd=96, n_head=6, n_kv_head=2), dict(qk_norm=False, dropout=0.5)]
@@ -235,14 +235,15 @@ MORE = [dict(position="sinusoidal"), dict(position="none"), dict(position="alibi
 @pytest.mark.parametrize("changes", SHAPES + MORE)
 def test_the_step_for_compilers_is_the_model(changes, not_translated):
     torch.manual_seed(0)
-    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32) | changes))).eval()
+    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32, n_layer=3) | changes))).eval()
     for p in model.parameters():
         p.data.add_(torch.randn_like(p) * 0.1)
     ids = torch.randint(model.config.vocab_size, (32,))
     with torch.no_grad():
         whole = model(ids[None])[0][0]
     fast = compile_decoding(model)
-    assert torch.allclose(token_by_token(fast, ids), whole, atol=1e-4, rtol=1e-4)
+    for fast in (fast, compile_decoding(model, layers_at_once=2), compile_decoding(model, layers_at_once=99)):
+        assert torch.allclose(token_by_token(fast, ids), whole, atol=1e-4, rtol=1e-4)
     scale = whole.abs().max()
     for rounded in (copy.deepcopy(model).bfloat16(), quantize(model)):  # the same weights, rounded; activations are not
         assert (token_by_token(compile_decoding(rounded), ids) - whole).abs().max() < 0.05 * scale
@@ -270,6 +271,8 @@ def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_t
             fast(ids[:1, 1:2], caches=caches)
         with pytest.raises(ValueError, match="token id 100"):
             fast(torch.tensor([[100]]), caches=make_caches(fast, 1))
+    with pytest.raises(ValueError, match="layers_at_once is 0"):
+        compile_decoding(model, layers_at_once=0)
     text, _ = speculate(model, compile_decoding(quantize(model)), ids[:1], 12, guesses=3, top_k=1)
     assert torch.equal(text, generate(model, ids[:1], 12, top_k=1))
     fast.save_pretrained(tmp_path / "model")
@@ -306,5 +309,6 @@ def test_compiled_by_a_compiler():
         for version in (model, quantize(model)):
             texts = [generate(m, ids, 12, top_k=1) for m in (version, compile_decoding(version))]
             assert version is not model or torch.equal(*texts)
-            scores = [token_by_token(m, ids[0]) for m in (version, compile_decoding(version))]
-            assert (scores[0] - scores[1]).abs().max() < (1e-4 if version is model else 0.05 * scores[0].abs().max())
+            truth = token_by_token(version, ids[0])
+            for fast in (compile_decoding(version), compile_decoding(version, layers_at_once=2)):
+                assert (token_by_token(fast, ids[0]) - truth).abs().max() < (1e-4 if version is model else 0.05 * truth.abs().max())
