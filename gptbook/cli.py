@@ -30,6 +30,7 @@ from typer.core import TyperGroup
 from . import __version__
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, so only the commands that need it do that
+    import numpy as np
     import torch
     from gptbook.data import TokenDataset
     from gptbook.distributed import Context
@@ -238,6 +239,38 @@ def _read_splits(
     prompt = ROMEO if "shakespeare" in source else start
     return text, held_out, {"gptbook": __version__, "data": where, "sha256": both, "prompt": prompt}
 
+def _open_splits(
+    source: str,  # a file of token ids
+) -> tuple["np.ndarray", "np.ndarray", dict]:  # ids to learn from, held-out ids, and the facts of both
+    "The same for token ids, which stay on the disk. The last tenth is held out, a million tokens at most."
+    from gptbook.data import TokenDataset, file_sha256
+
+    path = Path(source).expanduser().resolve()
+    ids = TokenDataset.open(path, 1).ids
+    split = len(ids) - min(len(ids) // 10, 1_000_000)
+    facts = {"gptbook": __version__, "data": str(path), "sha256": file_sha256(path), "prompt": "\n"}
+    return ids[:split], ids[split:], facts
+
+def _read_ids(
+    source: str, split: str,  # a file of token ids; "validation", "train" or "all"
+    tokenizer: "Tokenizer",  # that made them
+) -> "TokenDataset":  # in windows of one token
+    "A part of a file of token ids, with the size of its text."
+    from gptbook.data import TokenDataset
+
+    train_ids, held_out_ids, facts = _open_splits(source)
+    splits = {"train": train_ids, "validation": held_out_ids, "all": TokenDataset.open(facts["data"], 1).ids}
+    if split not in splits:
+        raise ValueError(f"split is {split!r}; expected 'all', 'train' or 'validation'.")
+    ids, block = splits[split], 1 << 20
+    return TokenDataset(ids, 1, sum(len(tokenizer.decode_bytes(ids[i : i + block])) for i in range(0, len(ids), block)))
+
+def _has_ids(
+    source: str,  # what --data names
+) -> bool:  # whether it is a file that `gptbook tokenize --out` or TokenDataset.save wrote
+    beside = Path(f"{source}.json").expanduser()
+    return beside.is_file() and "gptbook tokens" in beside.read_text(encoding="utf-8", errors="replace")
+
 ROMEO = "ROMEO:"  # a prompt that suits Shakespeare
 
 # %% ../nbs/13_cli.ipynb #b62c90eb
@@ -277,19 +310,21 @@ def _make_run_folder(
 # %% ../nbs/13_cli.ipynb #c241b461
 def _make_tokenizer(
     kind: str,  # "bpe", "characters", or anything that open_tokenizer takes
-    text: str, held_out: str,  # merges are learnt from the first; an alphabet must cover both
+    text: "str | np.ndarray", held_out: "str | np.ndarray",  # merges are learnt from the first; an alphabet must cover both
     vocab_size: int,  # tokens of a BPE vocabulary
 ) -> "Tokenizer":
     "Learn a vocabulary, or load one."
     from gptbook.tokenizer import BPETokenizer, CharTokenizer
 
+    if kind in ("bpe", "characters") and not isinstance(text, str):
+        raise ValueError("token ids need the tokenizer that made them; give its folder with --tokenizer")
     if kind == "characters":
         return CharTokenizer.train(text + held_out)
     return BPETokenizer.train(text, vocab_size) if kind == "bpe" else open_tokenizer(kind)
 
 # %% ../nbs/13_cli.ipynb #141ac0ae
 def _make_datasets(
-    parts: tuple[str, str],  # to learn from, and to be tested on
+    parts: "Sequence[str | np.ndarray]",  # to learn from, and to be tested on: text, or its token ids
     tokenizer: "Tokenizer",
     block_size: int,  # T wanted
     exactly: bool,  # whether a text too short for such windows is an error; else they are halved until they fit
@@ -297,7 +332,7 @@ def _make_datasets(
     "Encode both parts of a text. Raises ValueError when there is too little of it."
     from gptbook.data import TokenDataset
 
-    ids = [tokenizer.encode(part) for part in parts]
+    ids = [tokenizer.encode(part) if isinstance(part, str) else part for part in parts]
     room, wanted = min(map(len, ids)) - 1, block_size
     if room < 8:
         raise ValueError(f"the text is too short: {len(ids[0])} tokens to learn from and {len(ids[1])} held out, "
@@ -306,9 +341,8 @@ def _make_datasets(
         block_size //= 2
     if block_size < wanted:
         _note(f"note: a small text: windows of {block_size} tokens instead of {wanted}")
-    train_ids, held_out_ids = ids
-    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
-    return TokenDataset(train_ids, block_size, sizes[0]), TokenDataset(held_out_ids, block_size, sizes[1])
+    held_out_bytes = len(tokenizer.decode_bytes(ids[1]))  # for bits per byte
+    return TokenDataset(ids[0], block_size), TokenDataset(ids[1], block_size, held_out_bytes)
 
 # %% ../nbs/13_cli.ipynb #95a90f1d
 def _train_config(
@@ -387,6 +421,16 @@ def _once(o: SimpleNamespace, work: Callable[..., Any], *arguments: Any) -> Any:
     from gptbook.distributed import on_main
     return on_main(work, *arguments)
 
+def _splits(o: SimpleNamespace, source: str) -> tuple:  # the options; as in `_read_splits`
+    "Text is read once; token ids, which may be larger than memory, are opened by each process."
+    return _open_splits(source) if _has_ids(source) else _once(o, _read_splits, source)
+
+def _datasets(o: SimpleNamespace, parts: "Sequence[str | np.ndarray]", *others: Any) -> tuple:  # as in `_make_datasets`
+    "Text is encoded once; token ids stay where they are."
+    if isinstance(parts[0], str):
+        return _once(o, _make_datasets, parts, *others)
+    return _make_datasets(parts, *others)
+
 def _make_trainer(o: SimpleNamespace, model: "GPT", *others: Any) -> "Trainer":  # the options; what a Trainer takes
     "A trainer for one process or for several."
     if o.here is None:
@@ -434,15 +478,16 @@ def _start_run(
     config = _train_config(o, given, device)
     shape = GPTConfig.preset(o.preset, vocab_size=o.vocab_size, block_size=o.block_size)
     _check_memory(shape, config, device, o.here, o.shard)
-    *parts, facts = _once(o, _read_splits, o.data)
+    *parts, facts = _splits(o, o.data)
     facts |= {"launch": _launch()} if o.here else {}
-    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
-    _note(f"text       {o.data}: {sizes[0]:,} bytes to learn from, {sizes[1]:,} held out")
+    sizes = [len(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part) for part in parts]
+    unit = "bytes" if isinstance(parts[0], str) else "tokens"
+    _note(f"text       {o.data}: {sizes[0]:,} {unit} to learn from, {sizes[1]:,} held out")
     folder = _once(o, _make_run_folder, o.out, o.data)
     try:
         vocab_size = o.vocab_size if "vocab_size" in given else min(o.vocab_size, 257 + sizes[0] // 50)
         tokenizer = _once(o, _make_tokenizer, o.tokenizer, *parts, vocab_size)
-        data = _once(o, _make_datasets, parts, tokenizer, o.block_size, "block_size" in given)
+        data = _datasets(o, parts, tokenizer, o.block_size, "block_size" in given)
         _note(f"tokenizer  {tokenizer!r}, {data[1].n_bytes / len(data[1]):.2f} bytes per token")
         torch.manual_seed(o.seed)
         model = GPT(GPTConfig.preset(o.preset, vocab_size=tokenizer.vocab_size, block_size=data[0].block_size))
@@ -468,7 +513,7 @@ def _resume_run(
     folder = Path(o.resume)
     saved, facts = read_checkpoint(folder)[0], _read_facts(folder)
     source = o.data if "data" in given or not facts else facts["data"]
-    *parts, found = _once(o, _read_splits, source)
+    *parts, found = _splits(o, source)
     if facts and found["sha256"] != facts["sha256"]:
         raise ValueError(f"{source} is not the text that {folder} learns from; restore it, or start a new run")
     changes = {"steps": o.steps, "max_seconds": None} if "steps" in given else {}
@@ -476,7 +521,7 @@ def _resume_run(
         changes = {"steps": NO_LIMIT} | changes | {"max_seconds": saved["seconds"] + 60 * o.minutes}
     tokenizer = open_tokenizer(str(folder))
     model = GPT(GPTConfig(**saved["model"])).to(choose_device(o.device))
-    data = _once(o, _make_datasets, parts, tokenizer, model.config.block_size, True)
+    data = _datasets(o, parts, tokenizer, model.config.block_size, True)
     trainer = _make_trainer(o, model, *data, TrainConfig(**saved["training"] | changes), folder, [_report])
     trainer.load_checkpoint()
     _note(f"resuming   {folder} at step {trainer.step:,}")
@@ -543,11 +588,12 @@ Examples:
   gptbook train                                    Shakespeare, about four minutes
   gptbook train --data my.txt --minutes 30         your own text, half an hour
   gptbook train --data notes/ --preset book-small  all .txt and .md files below a folder
+  gptbook train --data my.bin --tokenizer my-bpe   ids that `gptbook tokenize --out` wrote
   gptbook train --resume runs/shakespeare          go on after Ctrl-C
   torchrun --nproc-per-node 2 -m gptbook train     in two processes (chapter 12)""")
 def train(
     ctx: typer.Context,
-    data: Annotated[str, Option(help="A text file, a folder, or a corpus: shakespeare, …")] = RECIPE.data,
+    data: Annotated[str, Option(help="A text file, a folder, a corpus (shakespeare, …), or token ids.")] = RECIPE.data,
     preset: Annotated[str, Option(help="The model's shape: book-nano … book-base, gpt2, …")] = RECIPE.preset,
     steps: Annotated[int, Option(min=1, help="Optimiser steps.")] = RECIPE.steps,
     minutes: Annotated[float, Option(help="Train for so long at most.")] = RECIPE.minutes,
@@ -743,6 +789,8 @@ def _train_tokenizer(
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty; choose another folder")
+    if str(out) in ("bpe", "characters", "gpt2", "shakespeare"):
+        raise ValueError(f"--tokenizer {out} means something else; choose another name for the folder")
     path = Path(source).expanduser()
     large = source not in corpora and path.is_file() and path.stat().st_size > LARGE
     if large:
@@ -765,7 +813,8 @@ def _write_ids(
         raise ValueError(f"{out} exists; choose another file, or remove it")
     encode_file(open_tokenizer(tokenizer), Path(source).expanduser(), out)
     facts = json.loads(out.with_name(out.name + ".json").read_text(encoding="utf-8"))
-    print(f"{facts['tokens']:,} tokens for {facts['bytes']:,} bytes in {out}; open it with TokenDataset.open")
+    print(f"{facts['tokens']:,} tokens for {facts['bytes']:,} bytes in {out}")
+    _note(f"learn from it: gptbook train --data {shlex.quote(str(out))} --tokenizer {shlex.quote(tokenizer)}")
 
 # %% ../nbs/13_cli.ipynb #5e4e18a4
 def _print_tokens(tokenizer: "Tokenizer", text: str, only_ids: bool, as_json: bool) -> None:
@@ -828,7 +877,7 @@ def evaluate_run(
 
     model, tokenizer, facts = open_run(run, device)
     source = data or facts.get("data", RECIPE.data)
-    whole = TokenDataset.from_text(load_text(source, split), tokenizer, 1)
+    whole = _read_ids(source, split, tokenizer) if _has_ids(source) else TokenDataset.from_text(load_text(source, split), tokenizer, 1)
     windows = TokenDataset(whole.ids, min(block_size, model.config.block_size, len(whole) - 1), whole.n_bytes)
     fitting = 2**28 // (windows.block_size * model.config.vocab_size)  # scores of a billion bytes
     loss = evaluate(model, _WithBar(windows), None, max(1, min(batch_size, fitting)), precision)

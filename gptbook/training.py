@@ -44,6 +44,7 @@ class TrainConfig:
     decay: Literal["linear", "cosine", "constant"] = "linear"  # what it does after that
     final_share: float = 0.0  # the share of the highest learning rate that is left at the end
     weight_decay: float = 0.1  # pull of the matrices towards zero
+    momentum: float = 0.95  # how much of its direction Muon keeps from step to step; short runs want less
     clip: float | None = 1.0  # longest gradient allowed; None: no limit
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products in bfloat16, sums and weights in float32
     compile: bool = False  # torch.compile the model: a minute to start, faster afterwards
@@ -73,10 +74,12 @@ def _check_train_config(c: TrainConfig) -> None:
             least = 0 if name in ("warmup", "seed") else 1
             fits, advice = type(value) is int and value >= least, f"make it a whole number of at least {least}"
         else:
-            low, high = {"weight_decay": (0, math.inf), "final_share": (0, 1)}.get(name, (5e-324, 1e300))
+            low, high, advice = {
+                "weight_decay": (0, math.inf, "make it 0 or more"),
+                "momentum": (0, 1 - 1e-9, "make it 0 or more, and less than 1"),
+                "final_share": (0, 1, "make it a share from 0 to 1"),
+            }.get(name, (5e-324, 1e300, "make it a positive number"))
             fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-            advice = {"weight_decay": "make it 0 or more", "final_share": "make it a share from 0 to 1"}
-            advice = advice.get(name, "make it a positive number")
         if not fits:
             raise ValueError(f"{name} is {value!r}; {advice}")
     if c.batch_size % c.accumulate:
@@ -115,7 +118,7 @@ def make_optimizers(
         optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=fused))
     if muon:  # match_rms_adamw scales the steps so that both can share one learning rate (Liu et al., 2025)
         same = dict(lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        optimizers.append(torch.optim.Muon(muon, **same))
+        optimizers.append(torch.optim.Muon(muon, momentum=config.momentum, **same))
     return optimizers
 
 # %% ../nbs/07_training.ipynb #84dc5b24

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +152,38 @@ def test_small_texts_get_small_sizes_and_it_says_so(tmp_path, monkeypatch, capsy
     code, _, err = call(capsys, "train", "--data", "small.txt", "--steps", 1, "--block-size", 128)
     assert code == 1 and "block_size 128" in err  # asked for, so not changed in silence
     assert [p.name for p in Path("runs").iterdir()] == ["small"]  # and the failed run left no empty folder
+
+
+def test_token_ids_from_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("play.txt").write_text(TEXT, encoding="utf-8")
+    assert call(capsys, "tokenize", "--train", "play.txt", "--vocab-size", 300, "--out", "vocabulary")[0] == 0
+    code, _, err = call(capsys, "tokenize", "--file", "play.txt", "--tokenizer", "vocabulary", "--out", "ids.bin")
+    assert code == 0 and "gptbook train --data ids.bin --tokenizer vocabulary" in err
+    learn = ["train", "--data", "ids.bin", "--preset", "book-nano", "--block-size", 32, "--steps", 2, "--device", "cpu"]
+    code, _, err = call(capsys, *learn)
+    assert code == 1 and "--tokenizer" in err and not list(Path("runs").iterdir())
+    code, out, err = call(capsys, *learn, "--tokenizer", "vocabulary", "--out", "run", "--json")
+    assert code == 0 and "tokens to learn from" in err and json.loads(out)["bits_per_byte"] > 0
+    code, out, _ = call(capsys, "train", "--resume", "run", "--steps", 4, "--json")
+    assert code == 0 and json.loads(out)["steps"] == 4
+    for split, size in (("validation", None), ("all", len(TEXT.encode()))):
+        code, out, _ = call(capsys, "eval", "run", "--split", split, "--json")
+        found = json.loads(out)
+        assert code == 0 and found["bits_per_byte"] > 0 and size in (None, found["bytes"])
+    assert call(capsys, "eval", "run", "--split", "test")[0] == 1
+    ids = np.fromfile("ids.bin", dtype="<u2")
+    ids[::2] = 299
+    ids.tofile("ids.bin")
+    code, _, err = call(capsys, "train", "--resume", "run", "--steps", 5)
+    assert code == 1 and "ids.bin is not the text" in err
+    ids[-1] = 300
+    ids.tofile("ids.bin")
+    code, _, err = call(capsys, *learn, "--tokenizer", "vocabulary")
+    assert code == 1 and "300" in err
+    os.truncate("ids.bin", 100)
+    code, _, err = call(capsys, *learn, "--tokenizer", "vocabulary")
+    assert code == 1 and "cut short" in err
 
 
 # Stopping and going on
@@ -341,6 +374,7 @@ def damage(run: Path, name: str, content: bytes | None) -> Path:
     ("tokenize --train play.txt --out runs", "not empty"),
     ("tokenize --file play.txt --out empty.txt", "empty.txt exists"),
     ("tokenize --file nowhere.txt --out ids.bin", "nowhere.txt"),
+    ("tokenize --train play.txt --out bpe", "--tokenizer bpe means something else"),
     ("eval runs/play --data nowhere.txt", "no file or folder"),
     ("eval runs/play --split test", "split is 'test'"),
     ("eval runs/play --data one.txt --split all", "1 tokens"),
