@@ -248,7 +248,6 @@ def recipe() -> tuple[dict, list[dict]]:
         "AdamW for Muon": ({}, {"optimizer": "adamw"}, None),
         "no decay": ({}, {"decay": "constant"}, None),
         "no warm-up": ({}, {"warmup": 0}, None),
-        "momentum 0.9 for 0.95": ({}, {"momentum": 0.9}, None),
         "learned positions for rotary": ({"position": "learned"}, {}, None),
         "no QK-norm": ({"qk_norm": False}, {}, None),
         "GELU for ReLU squared": ({"activation": "gelu"}, {}, None),
