@@ -398,7 +398,7 @@ for _size in TITLES:
         contender(f"{TITLES[_size]}, batch 1", f"gptbook {_precision} compiled")(_generate)
 for _precision in ("fp32", "bf16", "int8"):
     def _generate(o: argparse.Namespace, p: str = _precision) -> Result:
-        return generate_gptbook(o, "small", p, 1, layers_at_once=6)
+        return generate_gptbook(o, "small", p, 1, layers_at_once=SIZES["small"]["n_layer"])
     contender(f"{TITLES['small']}, batch 1", f"gptbook {_precision} compiled, six layers at once")(_generate)
 for _size in SIZES:
     _suite = f"{TITLES[_size]}, batch 1"

@@ -239,10 +239,13 @@ def _read_splits(
     prompt = ROMEO if "shakespeare" in source else start
     return text, held_out, {"gptbook": __version__, "data": where, "sha256": both, "prompt": prompt}
 
+ROMEO = "ROMEO:"  # a prompt that suits Shakespeare
+
+# %% ../nbs/13_cli.ipynb #02f52912
 def _open_splits(
     source: str,  # a file of token ids
 ) -> tuple["np.ndarray", "np.ndarray", dict]:  # ids to learn from, held-out ids, and the facts of both
-    "The same for token ids, which stay on the disk. The last tenth is held out, a million tokens at most."
+    "`_read_splits` for token ids, which stay on the disk. Held out: the last tenth, at most a million tokens."
     from gptbook.data import TokenDataset, file_sha256
 
     path = Path(source).expanduser().resolve()
@@ -263,15 +266,14 @@ def _read_ids(
     if split not in splits:
         raise ValueError(f"split is {split!r}; expected 'all', 'train' or 'validation'.")
     ids, block = splits[split], 1 << 20
-    return TokenDataset(ids, 1, sum(len(tokenizer.decode_bytes(ids[i : i + block])) for i in range(0, len(ids), block)))
+    blocks = (ids[i : i + block] for i in range(0, len(ids), block))
+    return TokenDataset(ids, 1, sum(len(tokenizer.decode_bytes(some)) for some in blocks))
 
 def _has_ids(
     source: str,  # what --data names
 ) -> bool:  # whether it is a file that `gptbook tokenize --out` or TokenDataset.save wrote
     beside = Path(f"{source}.json").expanduser()
     return beside.is_file() and "gptbook tokens" in beside.read_text(encoding="utf-8", errors="replace")
-
-ROMEO = "ROMEO:"  # a prompt that suits Shakespeare
 
 # %% ../nbs/13_cli.ipynb #b62c90eb
 def _launch() -> str:
@@ -421,6 +423,15 @@ def _once(o: SimpleNamespace, work: Callable[..., Any], *arguments: Any) -> Any:
     from gptbook.distributed import on_main
     return on_main(work, *arguments)
 
+def _make_trainer(o: SimpleNamespace, model: "GPT", *others: Any) -> "Trainer":  # the options; what a Trainer takes
+    "A trainer for one process or for several."
+    if o.here is None:
+        from gptbook.training import Trainer
+        return Trainer(model, *others)
+    from gptbook.distributed import DistributedTrainer, shard
+    return DistributedTrainer(shard(model) if o.shard else model, *others)
+
+# %% ../nbs/13_cli.ipynb #39f3e8d8
 def _splits(o: SimpleNamespace, source: str) -> tuple:  # the options; as in `_read_splits`
     "Text is read once; token ids, which may be larger than memory, are opened by each process."
     return _open_splits(source) if _has_ids(source) else _once(o, _read_splits, source)
@@ -430,14 +441,6 @@ def _datasets(o: SimpleNamespace, parts: "Sequence[str | np.ndarray]", *others: 
     if isinstance(parts[0], str):
         return _once(o, _make_datasets, parts, *others)
     return _make_datasets(parts, *others)
-
-def _make_trainer(o: SimpleNamespace, model: "GPT", *others: Any) -> "Trainer":  # the options; what a Trainer takes
-    "A trainer for one process or for several."
-    if o.here is None:
-        from gptbook.training import Trainer
-        return Trainer(model, *others)
-    from gptbook.distributed import DistributedTrainer, shard
-    return DistributedTrainer(shard(model) if o.shard else model, *others)
 
 # %% ../nbs/13_cli.ipynb #1013eabf
 def _earlier_attempt(o: SimpleNamespace) -> tuple[str, bool] | None:
@@ -863,7 +866,7 @@ Examples:
   gptbook eval --json | python -m json.tool""")
 def evaluate_run(
     run: _Run = "shakespeare",
-    data: Annotated[str | None, Option(help="A corpus, file or folder; by default the run's own.")] = None,
+    data: Annotated[str | None, Option(help="As in train; by default the run's own.")] = None,
     split: Annotated[str, Option(help="validation, train or all.")] = "validation",
     batch_size: Annotated[int, Option(min=1, help="Windows at a time; fewer where V is large.")] = 32,
     block_size: Annotated[int, Option(min=1, help="Tokens in a window, up to the model's context.")] = 1024,
@@ -877,7 +880,10 @@ def evaluate_run(
 
     model, tokenizer, facts = open_run(run, device)
     source = data or facts.get("data", RECIPE.data)
-    whole = _read_ids(source, split, tokenizer) if _has_ids(source) else TokenDataset.from_text(load_text(source, split), tokenizer, 1)
+    if _has_ids(source):
+        whole = _read_ids(source, split, tokenizer)
+    else:
+        whole = TokenDataset.from_text(load_text(source, split), tokenizer, 1)
     windows = TokenDataset(whole.ids, min(block_size, model.config.block_size, len(whole) - 1), whole.n_bytes)
     fitting = 2**28 // (windows.block_size * model.config.vocab_size)  # scores of a billion bytes
     loss = evaluate(model, _WithBar(windows), None, max(1, min(batch_size, fitting)), precision)

@@ -404,6 +404,8 @@ def _decode_head(model: GPT, x: Tensor) -> Tensor:  # (C,) to (V,)
 class CompiledGPT(GPT):
     "Shares another model's weights; one new token of one text goes through compiled code."
 
+    layers_at_once = 1  # in one call
+
     def forward(
         self, ids: Tensor, targets: Tensor | None = None,  # as in `GPT`
         caches: list[KVCache] | None = None,  # one per layer
@@ -429,6 +431,7 @@ class CompiledGPT(GPT):
             cache.length += 1
         return head(self, x)[None, None], None
 
+# %% ../nbs/09_generation.ipynb #f2a3c801
 @functools.cache
 def _compiled() -> tuple[Callable, Callable]:
     "`_decode_layers` and `_decode_head`, to be translated when they meet a new shape."

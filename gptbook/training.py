@@ -44,7 +44,7 @@ class TrainConfig:
     decay: Literal["linear", "cosine", "constant"] = "linear"  # what it does after that
     final_share: float = 0.0  # the share of the highest learning rate that is left at the end
     weight_decay: float = 0.1  # pull of the matrices towards zero
-    momentum: float = 0.95  # how much of its direction Muon keeps from step to step; short runs want less
+    momentum: float = 0.95  # how much of its direction Muon keeps from step to step
     clip: float | None = 1.0  # longest gradient allowed; None: no limit
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products in bfloat16, sums and weights in float32
     compile: bool = False  # torch.compile the model: a minute to start, faster afterwards
