@@ -77,7 +77,7 @@ def summarise(records: list[dict]) -> list[dict]:
         row = {"suite": suite, "name": name, "metric": key, "median": statistics.median(values), "least": least, "most": most,
                "runs": len(values), "peak_megabytes": statistics.median(r["peak_bytes"] for r in good) / 1e6}
         row["failed"] = sum((r["suite"], r["name"]) == (suite, name) for r in records) - len(good)
-        for extra in ("val_loss", "target", "utilisation", "kept", "loss_change", "steps"):
+        for extra in ("val_loss", "target", "utilisation", "input_share", "kept", "loss_change", "steps"):
             if extra in good[0]:
                 row[extra] = [r[extra] for r in good]
         rows.append(row)
@@ -127,7 +127,7 @@ def table(rows: list[dict], facts: dict, options: argparse.Namespace) -> str:
                 lines.append(f"| {row['name']} | – | – | – | – | – | – | failed: {row['error'].replace('|', '/')} |")
                 continue
             notes = []
-            for extra, form in (("val_loss", "validation loss {:.4f}"), ("utilisation", "{:.0%} of the bf16 peak"), ("kept", "{:.0%} of the guesses kept"),
+            for extra, form in (("val_loss", "validation loss {:.4f}"), ("utilisation", "{:.0%} of the bf16 peak"), ("input_share", "{:.2%} of a step"), ("kept", "{:.0%} of the guesses kept"),
                                 ("loss_change", "bits per byte {:+.2%}"), ("steps", "{:.0f} steps")):
                 if extra in row:
                     notes.append(", ".join(form.format(value) for value in dict.fromkeys(row[extra])))

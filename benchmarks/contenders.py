@@ -188,6 +188,66 @@ def train_raschka(options: argparse.Namespace, precision: str, compiled: bool) -
 contender("train", "llms-from-scratch fp32")(lambda o: train_raschka(o, "fp32", False))
 contender("train", "llms-from-scratch bf16 compiled")(lambda o: train_raschka(o, "bf16", True))
 
+
+@contender("train", "llms-from-scratch bf16 compiled, memory kept")
+def _train_raschka_kept(o: argparse.Namespace) -> Result:
+    "With what chapter 07 asks of the C library, which our trainer does by itself and others could do as well."
+    from gptbook.training import keep_memory
+
+    keep_memory()
+    return train_raschka(o, "bf16", True)
+
+
+# --- input: what a training step waits for its tokens ------------------------------------------------------------------------------
+
+def timed_input(data: object, options: argparse.Namespace) -> Result:
+    "Tokens drawn per second while the model of the suite above trains, and the share of its steps that this takes."
+    import torch
+    from gptbook.model import GPT, GPTConfig
+    from gptbook.training import TrainConfig, Trainer
+
+    trainer = Trainer(GPT(GPTConfig.preset("gpt2", **SHAPE)), data, config=TrainConfig(batch_size=BATCH, precision="bf16", learning_rate=1e-3))
+    draw, drawing = data.batch, []
+
+    def batch(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        before = time.perf_counter()
+        windows = draw(*arguments)
+        drawing.append(time.perf_counter() - before)
+        return windows
+
+    data.batch = batch
+    steps, tokens = 3 if options.quick else 30, BATCH * SHAPE["block_size"]
+    before = time.perf_counter()
+    for _ in range(steps):
+        trainer.train_step()
+    share = sum(drawing) / (time.perf_counter() - before)
+    return {"tokens_per_second": tokens / statistics.median(drawing), "least": tokens / max(drawing), "most": tokens / min(drawing), "input_share": share}
+
+
+@contender("input", "gptbook, tokens in memory")
+def _input_memory(o: argparse.Namespace) -> Result:
+    return timed_input(random_tokens(), o)
+
+
+@contender("input", "gptbook, a file of 4 GB that is not in memory")
+def _input_file(o: argparse.Namespace) -> Result:
+    "The system is asked to forget the file's pages, so every window comes from the disk."
+    import tempfile
+
+    import numpy as np
+    from gptbook.data import TokenDataset, write_tokens
+
+    blocks = (np.random.default_rng(i).integers(SHAPE["vocab_size"], size=2**22).astype("uint16") for i in range(3 if o.quick else 500))
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be a part of memory
+        path = Path(folder) / "tokens.bin"
+        write_tokens(path, ((block, None) for block in blocks), np.dtype("uint16"))
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return timed_input(TokenDataset.open(path, SHAPE["block_size"]), o)
+
+
 # --- time to quality: tinyshakespeare, characters, nanoGPT's split; start-up, compilation and the last evaluation count ---------
 
 HASH = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -407,6 +467,21 @@ for _size in SIZES:
     contender(_suite, "no cache fp32 (nanoGPT's way)")(lambda o, s=_size: generate_without_cache(o, s))
 
 
+@contender(f"{TITLES['gpt2']}, batch 1", "torchao int8 compiled, in gptbook's model")
+def _generate_torchao(o: argparse.Namespace) -> Result:
+    "Weights in 8 bits by PyTorch's own library for that, activations in bfloat16; without compiling it is several times slower."
+    import torch
+    from gptbook.generation import generate
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    model = generation_model("gpt2").bfloat16()
+    model.head.weight = torch.nn.Parameter(model.head.weight.detach().clone())  # the embedding keeps its own
+    quantize_(model, Int8WeightOnlyConfig())
+    model.forward = torch.compile(model.forward, dynamic=True)
+    prompt = prompt_of(model, 1)
+    return timed_generation(lambda n: generate(model, prompt, n, top_k=1), 1, o)
+
+
 def speculate_gptbook(options: argparse.Namespace, compiled: bool) -> Result:
     "Speculative decoding: the text of the fp32 model, guessed by its own rounded copy."
     import torch
@@ -543,7 +618,7 @@ def facts() -> dict[str, object]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for package in ("torch", "transformers", "tokenizers", "tiktoken", "bpeasy", "llms-from-scratch", "numpy"):
+    for package in ("torch", "transformers", "tokenizers", "tiktoken", "bpeasy", "llms-from-scratch", "torchao", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

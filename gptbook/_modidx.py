@@ -465,6 +465,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'gptbook.training._show': ('training.html#_show', 'gptbook/training.py'),
                                   'gptbook.training.autocast': ('training.html#autocast', 'gptbook/training.py'),
                                   'gptbook.training.evaluate': ('training.html#evaluate', 'gptbook/training.py'),
+                                  'gptbook.training.keep_memory': ('training.html#keep_memory', 'gptbook/training.py'),
                                   'gptbook.training.learning_rate_share': ('training.html#learning_rate_share', 'gptbook/training.py'),
                                   'gptbook.training.make_optimizers': ('training.html#make_optimizers', 'gptbook/training.py'),
                                   'gptbook.training.plot_losses': ('training.html#plot_losses', 'gptbook/training.py'),

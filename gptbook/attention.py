@@ -25,11 +25,11 @@ def attention_weights(
     causal: bool = True,  # hide later keys from a query
 ) -> Tensor:  # how much each query takes from each key; rows sum to 1, (B, H, T_q, T_k)
     "Scaled dot-product attention weights (Vaswani et al., 2017, equation 1), for looking at."
-    scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5
+    scores = q / q.size(-1) ** 0.5 @ k.transpose(-2, -1)  # divides T·D numbers instead of T²
     if bias is not None:
         scores = scores + bias.to(q.dtype)
     if causal:
-        scores = scores.masked_fill(~causal_mask(q.size(-2), k.size(-2), q.device), float("-inf"))
+        scores = scores + torch.where(causal_mask(q.size(-2), k.size(-2), q.device), 0.0, float("-inf")).to(q.dtype)
     return scores.softmax(dim=-1)
 
 # %% ../nbs/03_attention.ipynb #a7a12f6d

@@ -51,6 +51,8 @@ class Recipe:
     minutes: float = 4.2  # on a slower machine, stop here, with the learning rate decayed by then
     batch_size: int = 16  # windows in a step
     learning_rate: float = 1e-2  # the highest, after warm-up
+    weight_decay: float = 0.1  # pull of the matrices towards zero
+    momentum: float = 0.9  # of Muon, for a run of this length (chapter 07)
 
 RECIPE = Recipe()
 
@@ -360,7 +362,8 @@ def _train_config(
     every = max(1, min(100, steps // 10))
     return TrainConfig(
         steps=steps, max_seconds=None if minutes is None else 60 * minutes, batch_size=o.batch_size,
-        learning_rate=o.learning_rate, warmup=min(30, steps // 10), seed=o.seed, compile=o.compile,
+        learning_rate=o.learning_rate, weight_decay=o.weight_decay, momentum=o.momentum,
+        warmup=min(30, steps // 10), seed=o.seed, compile=o.compile,
         precision=choose_precision(o.precision, device), eval_every=every, checkpoint_every=every, patience=5,
     )
 
@@ -605,6 +608,8 @@ def train(
     vocab_size: Annotated[int, Option(min=1, help="Tokens to learn.")] = RECIPE.vocab_size,
     tokenizer: Annotated[str, Option(help="bpe, characters, gpt2, or a folder that has one.")] = "bpe",
     learning_rate: Annotated[float, Option(help="The highest, after warm-up.")] = RECIPE.learning_rate,
+    weight_decay: Annotated[float, Option(help="Pull of the matrices towards zero.")] = RECIPE.weight_decay,
+    momentum: Annotated[float, Option(help="Muon's; less of it for short runs.")] = RECIPE.momentum,
     precision: _Precision = "auto",
     device: _Device = "auto",
     seed: _Seed = 0,

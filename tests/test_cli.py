@@ -334,6 +334,8 @@ def damage(run: Path, name: str, content: bytes | None) -> Path:
     ("train --data play.txt --block-size 100000 --batch-size 1 --preset book-nano", "block_size 100000"),
     ("train --learning-rate -1", "learning_rate is -1"),
     ("train --learning-rate nan", "learning_rate is nan"),
+    ("train --momentum 1", "momentum is 1"),
+    ("train --weight-decay -1", "weight_decay is -1"),
     ("train --minutes 0", "make it a positive number"),
     ("train --precision fp8", "choose one of fp32, bf16"),
     ("train --device toaster", "device 'toaster' does not work here"),

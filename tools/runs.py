@@ -22,11 +22,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
+from gptbook import training
 from gptbook.data import NGram, TokenDataset, atomic, bits_per_byte, load_text
 from gptbook.model import GPT, GPTConfig
 from gptbook.tokenizer import BPETokenizer
@@ -236,6 +239,9 @@ class Growth:
             trainer.train_data, trainer.config = self.late, self.config
 
 
+GIVEN_BACK, COMPILED = "memory given back", "compiled, compiling included"
+
+
 @run
 def recipe() -> tuple[dict, list[dict]]:
     "What each part of the book's recipe is worth, all at the same time by the clock."
@@ -243,8 +249,11 @@ def recipe() -> tuple[dict, list[dict]]:
     short = TokenDataset.from_text(load_text("shakespeare", split="train"), tokenizer, 32)
     shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
     how = TrainConfig(steps=10**6, batch_size=16, warmup=10, precision="bf16", max_seconds=20.0, eval_every=10**6)
+    torch.compiler.config.force_disable_caches = True  # nothing compiled in an earlier run
     arms: dict[str, tuple[dict, dict, Growth | None]] = {  # name: changes of the model, changes of the training, growth
+        GIVEN_BACK: ({}, {}, None),  # the first, because what keeps memory is not undone
         "the recipe": ({}, {}, None),
+        "momentum 0.9 for 0.95": ({}, {"momentum": 0.9}, None),
         "AdamW for Muon": ({}, {"optimizer": "adamw"}, None),
         "no decay": ({}, {"decay": "constant"}, None),
         "no warm-up": ({}, {"warmup": 0}, None),
@@ -253,26 +262,31 @@ def recipe() -> tuple[dict, list[dict]]:
         "GELU for ReLU squared": ({"activation": "gelu"}, {}, None),
         "LayerNorm for RMSNorm": ({"norm": "layer"}, {}, None),
         "float32 for bfloat16": ({}, {"precision": "fp32"}, None),
-        "compiled, compiling included": ({}, {"compile": True}, None),
+        COMPILED: ({}, {"compile": True}, None),
         "batch of 8 for 16": ({}, {"batch_size": 8}, None),
         "batch of 32 for 16": ({}, {"batch_size": 32}, None),
         "batch grows from 4 to 16": ({}, {}, Growth(train, 4)),
         "context grows from 32 to 128": ({}, {}, Growth(short, 64)),
     }
+    todo = [(name, 0, 20.0) for name in arms]
+    todo += [("the recipe", 1, 20.0)]  # says how far chance reaches
+    todo += [(name, 0, 120.0) for name in ("the recipe", COMPILED)]  # compiling needs time to pay
     records = []
-    for seed in (0, 1):
-        for name, (changes, settings, growth) in arms.items():
-            if seed and name != "the recipe":  # the second seed only says how far chance reaches
-                continue
-            for rate in (6e-3, 2e-3) if "optimizer" in settings else (6e-3,):  # AdamW wants a lower one
-                trainer = Trainer(new_model(replace(shape, **changes), seed), train, None, replace(how, learning_rate=rate, seed=seed, **settings))
-                if growth is not None:
-                    growth.start(trainer)
-                trainer.fit(progress_bar=False)
-                loss = evaluate(trainer.model, validation, 256, precision=trainer.config.precision)
-                bits = bits_per_byte(loss, len(validation), validation.n_bytes)
-                records.append({"change": name, "learning_rate": rate, "seed": seed, "steps": trainer.step} | rounded({"val_bits_per_byte": bits}))
-                print(records[-1], file=sys.stderr, flush=True)
+    for name, seed, seconds in todo:
+        changes, settings, growth = arms[name]
+        for rate in (6e-3, 2e-3) if "optimizer" in settings else (6e-3,):  # AdamW wants a lower one
+            torch.compiler.reset()
+            with patch.object(training, "keep_memory", lambda: False) if name == GIVEN_BACK else nullcontext():
+                c = replace(how, learning_rate=rate, seed=seed, max_seconds=seconds, **settings)
+                trainer = Trainer(new_model(replace(shape, **changes), seed), train, None, c)
+            if growth is not None:
+                growth.start(trainer)
+            trainer.fit(progress_bar=False)
+            loss = evaluate(trainer.model, validation, 256, precision=c.precision)
+            bits = bits_per_byte(loss, len(validation), validation.n_bytes)
+            records.append({"change": name, "learning_rate": rate, "seed": seed, "seconds": seconds, "steps": trainer.step}
+                           | rounded({"val_bits_per_byte": bits}))
+            print(records[-1], file=sys.stderr, flush=True)
     return {"model": asdict(shape), "training": asdict(how)}, records
 
 
