@@ -6,6 +6,7 @@
     tools/runs.py optimizers   chapter 07: four optimisers at several learning rates, two seeds
     tools/runs.py shipped      the model that comes with the package, gptbook/assets/shakespeare (an hour of one core)
     tools/runs.py ablations    chapter 07: the recipe with one part left out, two seeds
+    tools/runs.py momentum     chapter 07: how much Muon should remember, two seeds
     tools/runs.py recipe       chapter 07: every part of the recipe, at equal time (--threads 2, on an idle machine)
 
 The first line of a log holds the command, the versions, the date, the settings and the time that it took.
@@ -237,6 +238,24 @@ class Growth:
     def __call__(self, trainer: Trainer, record: dict) -> None:
         if trainer.progress >= 0.5:
             trainer.train_data, trainer.config = self.late, self.config
+
+
+@run
+def momentum() -> tuple[dict, list[dict]]:
+    "How much Muon should remember: the default model for 1000 steps, two seeds."
+    _, train, validation = plays(2048, 128)
+    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
+    how = TrainConfig(steps=1000, precision="bf16", eval_every=10**6)
+    records = []
+    for share in (0.95, 0.9, 0.85):
+        for seed in (0, 1):
+            trainer = Trainer(new_model(shape, seed), train, None, replace(how, momentum=share, seed=seed))
+            trainer.fit(progress_bar=False)
+            loss = evaluate(trainer.model, validation, 256, precision=how.precision)
+            bits = bits_per_byte(loss, len(validation), validation.n_bytes)
+            records.append({"momentum": share, "seed": seed} | rounded({"val_bits_per_byte": bits}))
+            print(records[-1], file=sys.stderr, flush=True)
+    return {"model": asdict(shape), "training": asdict(how)}, records
 
 
 GIVEN_BACK, COMPILED = "memory given back", "compiled, compiling included"
