@@ -39,7 +39,7 @@ serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)
 outputs: $(VENV)/.installed ## run chapters in place and save their outputs in them (NAME=... for some)
 	@$(PY) tools/book.py outputs $(NAME)
 
-bench: $(VENV)/.bench ## measure against other libraries, one to two hours, into benchmarks/results (SUITES="train bpe": a part)
+bench: $(VENV)/.bench ## measure against other libraries, about an hour, into benchmarks/results (SUITES="train bpe": a part)
 	@$(PY) benchmarks/bench.py $(SUITES)
 
 clean: ## remove what is generated: _site, _build, caches (.venv stays: delete it by hand)
@@ -47,8 +47,9 @@ clean: ## remove what is generated: _site, _build, caches (.venv stays: delete i
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 
-$(VENV)/.bench: $(VENV)/.installed benchmarks/peers.txt
+$(VENV)/.bench: $(VENV)/.installed benchmarks/peers.txt benchmarks/apart.txt
 	@$(PY) -m pip install -qq -c constraints.txt --no-deps -r benchmarks/peers.txt
+	@$(PY) -m pip install -qq --no-deps --upgrade --target $(VENV)/apart -r benchmarks/apart.txt
 	@touch $@
 
 # Made once, and again when one of these files changes.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """gptbook beside the libraries that a reader would take instead: same work, same data, one machine, one run.
 
-    make bench                                   everything: one to two hours on two cores
+    make bench                                   everything: about an hour on two cores
     python benchmarks/bench.py train generation  the suites whose names begin so
     python benchmarks/bench.py --quick           a few steps of each, to see that it works; the numbers mean nothing
 

@@ -23,6 +23,7 @@ START = time.perf_counter()  # of the process, as far as Python can tell
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+APART = str(Path(sys.prefix) / "apart")  # the folder for apart.txt
 Result = dict[str, float]
 CONTENDERS: dict[str, dict[str, Callable[[argparse.Namespace], Result]]] = {}
 ROUNDS: dict[str, int] = {}  # of suites that have a number of their own
@@ -285,7 +286,7 @@ def until_now(loss: float, steps: int, target: float | None = None) -> Result:
 SMALL_RUN = dict(  # LayerNorm, because without compiling it is the quicker one on a CPU
     batch_size=24, learning_rate=6e-3, warmup=10, momentum=0.85, eval_every=10**6,
 )
-LARGE_RUN = dict(steps=640, batch_size=16, learning_rate=3e-3, weight_decay=0.8, momentum=0.9, compile=True, eval_every=10**6)
+LARGE_RUN = dict(steps=840, batch_size=16, learning_rate=3e-3, weight_decay=0.8, momentum=0.9, compile=True, eval_every=10**6)
 
 
 def quality_gptbook(options: argparse.Namespace, preset: str, target: float, shape: dict, **train: object) -> Result:
@@ -342,7 +343,7 @@ def _quality_small(o: argparse.Namespace) -> Result:
 
 @contender("quality of nanoGPT's CPU run", "gptbook bf16, same shape")
 def _quality_same(o: argparse.Namespace) -> Result:
-    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64, norm="layer"), **SMALL_RUN, steps=180)
+    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64, norm="layer"), **SMALL_RUN, steps=200)
 
 
 ROUNDS["quality of nanoGPT's A100 run"] = 3  # seeds
@@ -472,6 +473,8 @@ def _generate_torchao(o: argparse.Namespace) -> Result:
     "Weights in 8 bits by PyTorch's own library for that, activations in bfloat16; without compiling it is several times slower."
     import torch
     from gptbook.generation import generate
+
+    sys.path.append(APART)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     model = generation_model("gpt2").bfloat16()
@@ -618,6 +621,7 @@ def facts() -> dict[str, object]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
+    sys.path.append(APART)
     for package in ("torch", "transformers", "tokenizers", "tiktoken", "bpeasy", "llms-from-scratch", "torchao", "numpy"):
         try:
             versions[package] = version(package)

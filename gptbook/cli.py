@@ -588,15 +588,18 @@ _Seed = Annotated[int, Option(help="Where chance starts; the same seed repeats a
 _Precision = Annotated[str, Option(help="fp32, bf16, or auto: bf16 where the hardware has it.")]
 _Run = Annotated[str, Argument(metavar="RUN", help="A run's folder, shakespeare, smollm2-135m, or a name on a hub.")]
 
-# %% ../nbs/13_cli.ipynb #f8988dc8
-@app.command(epilog="""\b
+# %% ../nbs/13_cli.ipynb #203b7b0d
+_TRAIN_EXAMPLES = """\b
 Examples:
-  gptbook train                                    Shakespeare, about four minutes
+  gptbook train                                    Shakespeare, in minutes
   gptbook train --data my.txt --minutes 30         your own text, half an hour
   gptbook train --data notes/ --preset book-small  all .txt and .md files below a folder
   gptbook train --data my.bin --tokenizer my-bpe   ids that `gptbook tokenize --out` wrote
   gptbook train --resume runs/shakespeare          go on after Ctrl-C
-  torchrun --nproc-per-node 2 -m gptbook train     in two processes (chapter 12)""")
+  torchrun --nproc-per-node 2 -m gptbook train     in two processes (chapter 12)"""
+
+# %% ../nbs/13_cli.ipynb #f8988dc8
+@app.command(epilog=_TRAIN_EXAMPLES)
 def train(
     ctx: typer.Context,
     data: Annotated[str, Option(help="A text file, a folder, a corpus (shakespeare, …), or token ids.")] = RECIPE.data,
