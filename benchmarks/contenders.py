@@ -470,7 +470,7 @@ for _size in SIZES:
 
 @contender(f"{TITLES['gpt2']}, batch 1", "torchao int8 compiled, in gptbook's model")
 def _generate_torchao(o: argparse.Namespace) -> Result:
-    "Weights in 8 bits by PyTorch's own library for that, activations in bfloat16; without compiling it is several times slower."
+    "Weights in 8 bits by PyTorch's own library for that, activations in bfloat16."
     import torch
     from gptbook.generation import generate
 

@@ -169,7 +169,6 @@ trainer.fit()
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes")
 def test_full_disk_spares_the_last_checkpoint_and_the_run_goes_on_elsewhere(tmp_path, straight):
     code = """
-import platform
 import resource
 trainer = make(sys.argv[1] + "/full", steps=40)
 
