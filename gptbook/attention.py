@@ -29,7 +29,7 @@ def attention_weights(
     if bias is not None:
         scores = scores + bias.to(q.dtype)
     if causal:
-        scores = scores + torch.where(causal_mask(q.size(-2), k.size(-2), q.device), 0.0, float("-inf")).to(q.dtype)
+        scores = scores + torch.where(causal_mask(*scores.shape[-2:], q.device), 0.0, float("-inf")).to(q.dtype)
     return scores.softmax(dim=-1)
 
 # %% ../nbs/03_attention.ipynb #a7a12f6d

@@ -98,18 +98,20 @@ def new_model(
     return GPT(config)
 
 
+MICRO = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
+
+
 @run
 def learning() -> tuple[dict, list[dict]]:
     "The default model on all the plays, with samples at rising steps."
     tokenizer, train, validation = plays(2048, 128)
-    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
     how = TrainConfig(steps=1000, precision="bf16", eval_every=25, eval_windows=256)
     steps = (0, 10, 20, 30, 50, 70, 100, 140, 200, 250, 300, 400, 500, 600, 700, 850, 1000)
     samples = Samples(tokenizer, "ROMEO:", steps, max_new_tokens=100)
-    trainer = Trainer(new_model(shape, how.seed), train, validation, how, callbacks=[samples])
+    trainer = Trainer(new_model(MICRO, how.seed), train, validation, how, callbacks=[samples])
     trainer.fit()
     loss = evaluate(trainer.model, validation, precision=how.precision)
-    facts = {"model": asdict(shape), "training": asdict(how), "train_tokens": len(train), "train_bytes": train.n_bytes,
+    facts = {"model": asdict(MICRO), "training": asdict(how), "train_tokens": len(train), "train_bytes": train.n_bytes,
              "temperature": samples.temperature, "sample_seed": samples.seed,
              "final_bits_per_byte": bits_per_byte(loss, len(validation), validation.n_bytes),  # on the whole validation text
              "ngram_bits_per_byte": NGram(5).fit(load_text("shakespeare", split="train")).bits_per_byte(
@@ -240,22 +242,28 @@ class Growth:
             trainer.train_data, trainer.config = self.late, self.config
 
 
+def fitted(
+    trainer: Trainer,  # about to start
+    validation: TokenDataset,  # held-out text
+) -> dict:  # what the trained model needs for it
+    "Train, then look at 256 windows."
+    trainer.fit(progress_bar=False)
+    loss = evaluate(trainer.model, validation, 256, precision=trainer.config.precision)
+    return rounded({"val_bits_per_byte": bits_per_byte(loss, len(validation), validation.n_bytes)})
+
+
 @run
 def momentum() -> tuple[dict, list[dict]]:
     "How much Muon should remember: the default model for 1000 steps, two seeds."
     _, train, validation = plays(2048, 128)
-    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
     how = TrainConfig(steps=1000, precision="bf16", eval_every=10**6)
     records = []
     for share in (0.95, 0.9, 0.85):
         for seed in (0, 1):
-            trainer = Trainer(new_model(shape, seed), train, None, replace(how, momentum=share, seed=seed))
-            trainer.fit(progress_bar=False)
-            loss = evaluate(trainer.model, validation, 256, precision=how.precision)
-            bits = bits_per_byte(loss, len(validation), validation.n_bytes)
-            records.append({"momentum": share, "seed": seed} | rounded({"val_bits_per_byte": bits}))
+            trainer = Trainer(new_model(MICRO, seed), train, None, replace(how, momentum=share, seed=seed))
+            records.append({"momentum": share, "seed": seed} | fitted(trainer, validation))
             print(records[-1], file=sys.stderr, flush=True)
-    return {"model": asdict(shape), "training": asdict(how)}, records
+    return {"model": asdict(MICRO), "training": asdict(how)}, records
 
 
 GIVEN_BACK, COMPILED = "memory given back", "compiled, compiling included"
@@ -266,7 +274,6 @@ def recipe() -> tuple[dict, list[dict]]:
     "What each part of the book's recipe is worth, all at the same time by the clock."
     tokenizer, train, validation = plays(2048, 128)
     short = TokenDataset.from_text(load_text("shakespeare", split="train"), tokenizer, 32)
-    shape = GPTConfig.preset("book-micro", vocab_size=2048, block_size=128)
     how = TrainConfig(steps=10**6, batch_size=16, warmup=10, precision="bf16", max_seconds=20.0, eval_every=10**6)
     torch.compiler.config.force_disable_caches = True  # nothing compiled in an earlier run
     arms: dict[str, tuple[dict, dict, Growth | None]] = {  # name: changes of the model, changes of the training, growth
@@ -297,16 +304,13 @@ def recipe() -> tuple[dict, list[dict]]:
             torch.compiler.reset()
             with patch.object(training, "keep_memory", lambda: False) if name == GIVEN_BACK else nullcontext():
                 c = replace(how, learning_rate=rate, seed=seed, max_seconds=seconds, **settings)
-                trainer = Trainer(new_model(replace(shape, **changes), seed), train, None, c)
+                trainer = Trainer(new_model(replace(MICRO, **changes), seed), train, None, c)
             if growth is not None:
                 growth.start(trainer)
-            trainer.fit(progress_bar=False)
-            loss = evaluate(trainer.model, validation, 256, precision=c.precision)
-            bits = bits_per_byte(loss, len(validation), validation.n_bytes)
-            records.append({"change": name, "learning_rate": rate, "seed": seed, "seconds": seconds, "steps": trainer.step}
-                           | rounded({"val_bits_per_byte": bits}))
+            reached = fitted(trainer, validation)
+            records.append({"change": name, "learning_rate": rate, "seed": seed, "seconds": seconds, "steps": trainer.step} | reached)
             print(records[-1], file=sys.stderr, flush=True)
-    return {"model": asdict(shape), "training": asdict(how)}, records
+    return {"model": asdict(MICRO), "training": asdict(how)}, records
 
 
 def main() -> int:
