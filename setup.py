@@ -15,8 +15,8 @@ def lines(key: str) -> list[str]:
     return [line.strip() for line in facts[key].splitlines() if line.strip()]
 
 
-extras = {name: lines(f"{name}_requirements") for name in ("viz", "pretrained", "dev")}
-extras["dev"] += extras["viz"] + extras["pretrained"]
+extras = {name: lines(f"{name}_requirements") for name in ("viz", "pretrained", "study", "dev")}
+extras["dev"] += extras["viz"] + extras["pretrained"] + extras["study"]
 
 setup(
     name=facts["name"],
