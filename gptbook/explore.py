@@ -6,7 +6,7 @@
 __all__ = ['MAX_FRAMES', 'MAX_BYTES', 'LIGHT_BYTES', 'STYLE', 'SWAP', 'PLAY', 'START', 'SCRIPT', 'Knob', 'number_range',
            'make_knob', 'make_knobs', 'no_figure_left', 'encode_figure', 'encode_png', 'make_frame', 'spread',
            'start_cell', 'thin', 'input_html', 'frame_html', 'control_html', 'precompute', 'live_control',
-           'show_control', 'explore', 'animate']
+           'show_control', 'explore', 'animate', 'TokenView', 'show_tokens']
 
 # %% ../nbs/90_explore.ipynb #4041f4ee
 import contextlib
@@ -19,10 +19,14 @@ import json
 import math
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptbook.tokenizer import Tokenizer
 
 MAX_FRAMES = 60  # frames in one saved control
 MAX_BYTES = 400_000  # bytes of one saved control, all told
@@ -471,3 +475,42 @@ def animate(
     if len(values) < 2 or interval_ms < 1:
         raise ValueError(f"{len(values)} frames at {interval_ms} ms each: an animation needs 2 or more, of 1 ms or more")
     show_control(lambda frame: f(frame), [Knob("frame", values, 0, True)], interval_ms)
+
+# %% ../nbs/90_explore.ipynb #e4d3dd69
+class TokenView:
+    "Tokens side by side: coloured in a notebook, separated by | elsewhere."
+
+    COLOURS = ("#cfe8ff", "#ffe2b8", "#d5f0d0", "#f6d5ec", "#e6defa")  # light, for dark text
+
+    def __init__(
+        self,
+        tokens: Iterable[tuple[int, str]],  # id and text of each
+        caption: str = "",  # a line of text above them
+    ) -> None:
+        self.tokens, self.caption = list(tokens), caption
+
+    def __repr__(self) -> str:
+        tokens = "|".join(text.replace("\n", "\\n") for _, text in self.tokens)
+        return f"{self.caption}\n{tokens}" if self.caption else tokens
+
+    def _repr_html_(self) -> str:
+        boxes = []
+        for i, (token_id, text) in enumerate(self.tokens):
+            colour = self.COLOURS[i % len(self.COLOURS)]
+            style = f"background:{colour};color:#111;border-radius:3px;padding:1px 0"
+            shown = html.escape(text).replace("\n", "↵<br>")
+            boxes.append(f'<span title="id {token_id}" style="{style}">{shown}</span>')
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        style = "font-family:monospace;white-space:pre-wrap;line-height:1.7"
+        return f'{caption}<div style="{style}">{"".join(boxes)}</div>'
+
+
+def show_tokens(
+    tokenizer: "Tokenizer",  # any tokenizer
+    text: str | Iterable[int],  # a text, or token ids, (T,)
+    caption: str = "",  # a line of text above the tokens
+) -> TokenView:  # shown by Jupyter as coloured boxes
+    "See a text as a model does: one box per token; a byte that is no character is shown as \\x.."
+    ids = [index(i) for i in (tokenizer.encode(text) if isinstance(text, str) else text)]
+    texts = (tokenizer.token_bytes(i).decode("utf-8", "backslashreplace") for i in ids)
+    return TokenView(zip(ids, texts, strict=True), caption)

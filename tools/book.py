@@ -353,6 +353,9 @@ def render(folder: Path) -> list[str]:  # what smalldocs had to say
 # ---------------------------------------------------------------- no other host
 
 
+SOLUTION = re.compile(r'<details class="code-fold">(\s*<summary>Solution)')
+
+
 def localise(
     site: Path,  # the rendered site
     katex: Path,  # a copy of KaTeX
@@ -373,6 +376,7 @@ def localise(
         text = page.read_text(encoding="utf-8")
         up = "../" * len(page.relative_to(site).parent.parts)
         text = text.replace(KATEX, f"{up}site_libs/katex")
+        text = SOLUTION.sub(r'<details class="code-fold solution">\1', text)  # its output is hidden until it is opened
         script = f'<script src="{up}nbs/assets/book.js"></script>'
         if (site / "nbs/assets/book.js").is_file() and script not in text:
             text = text.replace("</head>", f"{script}\n</head>", 1)
