@@ -19,10 +19,10 @@ CONTROLS = notebook(
     "explore(lambda word, times: f'{word} ' * times + '</script>', word=['what', 'light', '<b>'], times=(1, 3, 1))",
     "animate(lambda frame: f'frame {frame}', range(4), interval_ms=30)",
     # the live half, which the page does not show: one output carries both, and moving the widget calls the function
-    "#| hide\nfrom IPython.utils.capture import capture_output\nfrom gptbook.explore import live_control, make_knobs\n"
+    "#| hide\nfrom IPython.utils.capture import capture_output\nfrom gptbook.explore import _Control, _read_knobs\n"
     "with capture_output() as shown:\n    explore(chart, n=(1, 3, 1))\n"
     "assert {'text/html', 'application/vnd.jupyter.widget-view+json'} <= set(shown.outputs[0].data)\n"
-    "box = live_control(chart, make_knobs(chart, {'n': (1, 6, 1)}))\nbefore = box.children[-1].value\n"
+    "box = _Control(chart, _read_knobs(chart, {'n': (1, 6, 1)})).live()\nbefore = box.children[-1].value\n"
     "box.children[0].value = 4\nassert box.children[-1].value != before and not plt.get_fignums()",
     "print('x' * 500)",
 )
