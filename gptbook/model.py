@@ -65,10 +65,12 @@ class GPTConfig:
             raise ValueError(f"n_embd is {C}, which {H} heads do not divide; make it a multiple")
         if H % self.kv_heads:
             raise ValueError(f"n_kv_head is {self.kv_heads}; make it a divisor of n_head, {H}")
-        if self.position == "rotary" and self.head_size % 2:
-            raise ValueError(f"rotary turns pairs of channels; make n_embd {C} a multiple of {2 * H}")
-        if self.position == "sinusoidal" and C % 2:
-            raise ValueError(f"a sine has its cosine; make n_embd {C} even, or choose other positions")
+        unit = {"rotary": 2 * H, "sinusoidal": 2}.get(self.position, 1)
+        if C % unit:
+            raise ValueError(
+                f"n_embd is {C}, but {self.position} positions pair up channels; "
+                f"make it a multiple of {unit}"
+            )
 
     @property
     def head_size(self) -> int:

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 # %% ../nbs/02_positional_encoding.ipynb #f0244735
-def sinusoidal(length: int, channels: int, base: float = 10_000.0) -> Tensor:  # T positions, C channels: (T, C)
-    "Sine and cosine position vectors of Vaswani et al. (2017): even channels sine, odd channels cosine."
+def sinusoidal(
+    length: int,  # positions, T
+    channels: int,  # C, even
+    base: float = 10_000.0,  # sets the slowest hand: about 2π · base tokens a turn
+) -> Tensor:  # (T, C)
+    "Position vectors of Vaswani et al. (2017), sine and cosine in turn. Raises ValueError for odd C."
     if channels % 2:
-        raise ValueError(f"sinusoidal positions come in sine and cosine pairs; channels is {channels}, make it even")
+        raise ValueError(f"sines and cosines come in pairs; channels is {channels}, make it even")
     frequencies = base ** -(torch.arange(0, channels, 2) / channels)  # (C/2,)
     angles = torch.arange(length)[:, None] * frequencies  # (T, C/2)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
@@ -22,36 +26,59 @@ def sinusoidal(length: int, channels: int, base: float = 10_000.0) -> Tensor:  #
 class LearnedPositions(nn.Embedding):
     "One trained vector per position, as in GPT-2 (Radford et al., 2019)."
 
-    def __init__(self, block_size: int, n_embd: int):  # number of positions; channels, C
+    def __init__(
+        self,
+        block_size: int,  # number of positions
+        n_embd: int,  # channels, C
+    ):
         super().__init__(block_size, n_embd)  # positions (T,) in, vectors (T, C) out
 
 # %% ../nbs/02_positional_encoding.ipynb #c830b64c
 class RotaryEmbedding(nn.Module):
     "The angles by which rotary position embedding turns queries and keys (Su et al., 2021)."
 
-    def __init__(self, head_size: int, base: float = 10_000.0):  # channels of a head, D, even; sets the slowest turn
+    def __init__(
+        self,
+        head_size: int,  # channels of a head, D, even
+        base: float = 10_000.0,  # sets the slowest turn
+    ):
+        "Raises ValueError for an odd head size."
         super().__init__()
         if head_size % 2:
-            raise ValueError(f"rotary embedding turns pairs of channels; the head size is {head_size}, make it even")
-        self.head_size, self.base = head_size, base
+            raise ValueError(f"rotary turns pairs of channels; head_size is {head_size}, make it even")
+        self.head_size = head_size
+        self.base = base
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:  # positions (T,) to cosines and sines, (T, D/2) each
-        pairs = torch.arange(0, self.head_size, 2, device=positions.device) / self.head_size  # no weight, no buffer:
-        angles = positions[:, None] * self.base**-pairs  # so these stay float32 in a model of half precision, (T, D/2)
+    def forward(
+        self,
+        positions: Tensor,  # whole numbers, (T,)
+    ) -> tuple[Tensor, Tensor]:  # cosines and sines, (T, D/2) each
+        # no weight and no buffer: so these stay float32 in a model of half precision
+        pairs = torch.arange(0, self.head_size, 2, device=positions.device) / self.head_size
+        angles = positions[:, None] * self.base**-pairs  # (T, D/2)
         return angles.cos(), angles.sin()
 
 # %% ../nbs/02_positional_encoding.ipynb #6039b3d0
-def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # x and result (B, H, T, D); cos and sin (T, D/2)
+def apply_rotary(
+    x: Tensor,  # queries or keys, (B, H, T, D)
+    cos: Tensor,  # cosines of the angles, (T, D/2)
+    sin: Tensor,  # sines of the angles, (T, D/2)
+) -> Tensor:  # (B, H, T, D)
     "Turn channel i together with channel i + D/2, as Llama's weights expect."
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 # %% ../nbs/02_positional_encoding.ipynb #9f3b97b3
-def alibi_bias(n_head: int, query_positions: Tensor, key_positions: Tensor) -> Tensor:  # H, (T_q,), (T_k,) to (H, T_q, T_k)
-    "What to add to the scores: a penalty that grows with distance, steeper in some heads (Press et al., 2022)."
+def alibi_bias(
+    n_head: int,  # heads, H
+    query_positions: Tensor,  # whole numbers, (T_q,)
+    key_positions: Tensor,  # whole numbers, (T_k,)
+) -> Tensor:  # to be added to the scores, (H, T_q, T_k)
+    "A penalty that grows with distance, steeper in some heads (Press et al., 2022)."
     power = 1 << (n_head.bit_length() - 1)  # the largest power of two that is not above n_head
     exponents = [8 * (i + 1) / power for i in range(power)]
-    exponents += [8 * (i + 0.5) / power for i in range(n_head - power)]  # the paper's rule for other numbers of heads
+    # the paper's rule for other numbers of heads: those between, of the next power
+    exponents += [8 * (i + 0.5) / power for i in range(n_head - power)]
     slopes = 2.0 ** -torch.tensor(exponents, device=key_positions.device)
     return -slopes[:, None, None] * (query_positions[:, None] - key_positions)
