@@ -4,24 +4,22 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'FINETUNE', 'LoRA', 'lora_layers', 'add_lora', 'merge_lora', 'save_lora', 'load_lora', 'train_only',
-           'untie_head', 'finetune_flops', 'finetune', 'speeches', 'headless', 'pad_batches', 'text_features']
+           'untie_head', 'finetune', 'speeches', 'pad_batches', 'text_features']
 
 # %% ../nbs/10_transfer.ipynb #60400cfb
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from os import PathLike
 from typing import Any, Literal
 
 import regex
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .data import TokenDataset, atomic
+from .data import TokenDataset
 from .model import GPT
+from .runs import read_tensors, write_tensors
 from .training import TrainConfig, Trainer, autocast
 
 # %% ../nbs/10_transfer.ipynb #493505c5
@@ -39,33 +37,45 @@ class LoRA(nn.Module):
         if not 1 <= rank <= largest:
             shape = tuple(base.weight.shape)
             raise ValueError(f"rank is {rank}; expected 1 to {largest} for a layer {shape}")
-        self.base, self.strength = base.requires_grad_(False), alpha / rank
-        a, b = base.weight.new_empty(rank, base.in_features), base.weight.new_zeros(base.out_features, rank)
+        self.base, self.scaling = base.requires_grad_(False), alpha / rank
+        a = base.weight.new_empty(rank, base.in_features)
+        b = base.weight.new_zeros(base.out_features, rank)  # zero: at the start nothing changes
         self.a = nn.Parameter(a.normal_(std=base.in_features**-0.5))
-        self.b = nn.Parameter(b)  # zero: at the start nothing changes
+        self.b = nn.Parameter(b)
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., in) to (..., out)
+    def forward(
+        self,
+        x: Tensor,  # (..., in)
+    ) -> Tensor:  # (..., out)
         detour = nn.functional.linear(nn.functional.linear(x, self.a), self.b)
-        return self.base(x) + self.strength * detour
+        return self.base(x) + self.scaling * detour
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:  # the base layer, changed: it gives what the two gave together
         "Add the detour to the weights, for good."
-        self.base.weight += self.strength * self.b @ self.a
+        self.base.weight += self.scaling * self.b @ self.a
         return self.base
 
 # %% ../nbs/10_transfer.ipynb #2e1d3bb1
 LAYERS = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")  # of a block
 
 
-def _swap(model: nn.Module, name: str, layer: nn.Module) -> None:
-    "Put another layer where the one with a dotted name was."
+def _swap(
+    model: nn.Module,  # changed in place
+    name: str,  # of a layer, with dots
+    layer: nn.Module,  # what comes in its place
+) -> None:
+    "Put another layer where the named one was."
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
 
-def lora_layers(model: nn.Module) -> dict[str, LoRA]:  # name: layer; empty where there are none
+
+def lora_layers(
+    model: nn.Module,  # any
+) -> dict[str, LoRA]:  # name: layer; empty where there are none
     "All detours of a model."
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRA)}
+
 
 def add_lora(
     model: GPT,  # changed in place: all that it had is frozen
@@ -73,17 +83,21 @@ def add_lora(
     alpha: float = 16.0,  # they count alpha / rank times
     layers: Sequence[str] = LAYERS,  # which matrices of each block
 ) -> GPT:  # the same model
-    "Give every block detours. Raises ValueError for unknown layers, and for a model that has detours."
+    "Give every block detours. Raises ValueError for unknown layers, and on a model that has some."
     if not layers or not set(layers) <= set(LAYERS) or lora_layers(model):
-        known = ", ".join(LAYERS)
-        raise ValueError(f"layers is {layers!r}; choose from {known}, on a model without LoRA (merge_lora ends it)")
+        known = f"choose from {', '.join(LAYERS)}, on a model without LoRA (merge_lora ends it)"
+        raise ValueError(f"layers is {layers!r}; {known}")
+    linear = {n: part for n, part in model.blocks.named_modules() if isinstance(part, nn.Linear)}
     model.requires_grad_(False)
-    for i, block in enumerate(model.blocks):
-        for name in layers:
-            _swap(model, f"blocks.{i}.{name}", LoRA(block.get_submodule(name), rank, alpha))
+    for name, layer in linear.items():
+        if name.partition(".")[2] in layers:
+            _swap(model.blocks, name, LoRA(layer, rank, alpha))
     return model
 
-def merge_lora(model: GPT) -> GPT:  # the same model, changed: a plain GPT again, no parameter frozen
+
+def merge_lora(
+    model: GPT,  # changed in place
+) -> GPT:  # the same model: a plain GPT again, no parameter frozen
     "Merge all detours into the weights."
     for name, layer in lora_layers(model).items():
         _swap(model, name, layer.merge())
@@ -92,28 +106,28 @@ def merge_lora(model: GPT) -> GPT:  # the same model, changed: a plain GPT again
 # %% ../nbs/10_transfer.ipynb #448ce7ea
 def save_lora(
     model: GPT,  # with detours
-    path: str | Path,  # a .safetensors file, a few megabytes
+    path: str | PathLike,  # a .safetensors file, a few megabytes
 ) -> None:
     "Write the detours only. Raises ValueError where there are none."
     layers = lora_layers(model)
     if not layers:
-        raise ValueError("the model has no LoRA layers; call add_lora and train first, or use save_pretrained")
-    tensors = {f"{name}.a": layer.a.detach().cpu() for name, layer in layers.items()}
-    tensors |= {f"{name}.b": layer.b.detach().cpu() for name, layer in layers.items()}
-    strengths = {name: layer.strength for name, layer in layers.items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, {"gptbook_lora": json.dumps(strengths)})
+        advice = "call add_lora and train first, or use save_pretrained"
+        raise ValueError(f"the model has no LoRA layers; {advice}")
+    tensors = {f"{name}.a": layer.a for name, layer in layers.items()}
+    tensors |= {f"{name}.b": layer.b for name, layer in layers.items()}
+    scalings = {name: layer.scaling for name, layer in layers.items()}
+    write_tensors(str(path), tensors, scalings, key="gptbook_lora")
+
 
 def load_lora(
     model: GPT,  # the model that they were trained on, without detours; changed in place
-    path: str | Path,  # what save_lora wrote
+    path: str | PathLike,  # what save_lora wrote
 ) -> GPT:  # the same model
     "Read detours. Raises ValueError, before anything changes, for a file that does not fit."
     try:
-        with safe_open(path, "pt") as file:
-            strengths = json.loads(file.metadata()["gptbook_lora"])
-            pairs = {n: (file.get_tensor(f"{n}.a"), file.get_tensor(f"{n}.b")) for n in strengths}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        scalings, tensors = read_tensors(str(path), key="gptbook_lora")
+        pairs = {name: (tensors[f"{name}.a"], tensors[f"{name}.b"]) for name in scalings}
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a file that save_lora wrote ({error})") from error
     linear = {n: layer for n, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for name, (a, b) in pairs.items():
@@ -126,7 +140,7 @@ def load_lora(
             )
     model.requires_grad_(False)
     for name, (a, b) in pairs.items():
-        layer = LoRA(linear[name], rank=len(a), alpha=strengths[name] * len(a))
+        layer = LoRA(linear[name], rank=len(a), alpha=scalings[name] * len(a))
         layer.load_state_dict({"a": a, "b": b}, strict=False)
         _swap(model, name, layer)
     return model
@@ -139,55 +153,31 @@ def train_only(
     "Freeze all other parameters. Raises ValueError for a start that no name has."
     for name in names:
         if not any(key.startswith(name) for key, _ in model.named_parameters()):
-            raise ValueError(
-                f"no parameter starts with {name!r}; see model.named_parameters(). A tied head is 'embedding'"
-            )
+            advice = "see model.named_parameters(). A tied head is 'embedding'"
+            raise ValueError(f"no parameter starts with {name!r}; {advice}")
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key.startswith(names))
 
-def untie_head(model: GPT) -> GPT:  # the same model, changed
-    "Give a head that shares the embedding's weights a copy of them, so that it can be trained alone."
+
+def untie_head(
+    model: GPT,  # changed in place
+) -> GPT:  # the same model
+    "Give a head that shares the embedding's weights a copy, so that it can be trained alone."
     if model.config.tie_weights:
         model.head.weight = nn.Parameter(model.embedding.weight.detach().clone())
         model.config = replace(model.config, tie_weights=False)
     return model
 
-# %% ../nbs/10_transfer.ipynb #a87fb8c5
-def _layer_flops(layer: nn.Module, reached: bool) -> int:  # Linear or LoRA; needs its input a gradient?
-    "FLOPs of one token: 2 a weight forward, 2 for its own gradient, 2 for its input's."
-    if isinstance(layer, LoRA):
-        a, b = layer.a.numel(), layer.b.numel()
-        trained = layer.a.requires_grad  # then b's input needs a gradient too
-        through_a = 2 * a * (1 + trained + reached)
-        through_b = 2 * b * (1 + layer.b.requires_grad + (trained or reached))
-        return _layer_flops(layer.base, reached) + through_a + through_b
-    return 2 * layer.weight.numel() * (1 + layer.weight.requires_grad + reached)
-
-def finetune_flops(
-    model: GPT,  # with the parameters frozen that are to be frozen
-    tokens: int = 1,  # tokens trained on
-    context: int | None = None,  # tokens in a window, T; block_size where not given
-) -> int:  # floating-point operations of forward and backward pass
-    "`training_flops` for a model that may be partly frozen: gradients go no further down than is needed."
-    c, parts = model.config, [model.embedding, model.positions]
-    for block in model.blocks:
-        attention, inner = block.attention, block.feed_forward
-        parts += [block.attention_norm, attention.qkv, "T²", attention.out]
-        parts += [block.feed_forward_norm, inner.up, inner.down]
-    total, reached = 0, False  # reached: the backward pass comes this far down
-    for part in [*parts, model.norm, model.head]:
-        if part == "T²":  # scores, and the mixture: 2CT each forward, and twice that backward
-            total += 4 * c.n_embd * (context or c.block_size) * (3 if reached else 1)
-        elif isinstance(part, (nn.Linear, LoRA)):
-            total += _layer_flops(part, reached)
-        if isinstance(part, nn.Module):
-            reached = reached or any(p.requires_grad for p in part.parameters())
-    return tokens * total
-
 # %% ../nbs/10_transfer.ipynb #c1b57b02
 FINETUNE = TrainConfig(
-    steps=100, batch_size=2, optimizer="adamw", learning_rate=2e-3, warmup=5, weight_decay=0.0,
-    precision="bf16", eval_every=50,
+    steps=100,
+    batch_size=2,
+    optimizer="adamw",
+    learning_rate=2e-3,
+    warmup=5,
+    weight_decay=0.0,
+    precision="bf16",
+    eval_every=50,
 )
 
 
@@ -195,13 +185,12 @@ def finetune(
     model: GPT,  # trained in place, those parameters that need a gradient
     train_data: TokenDataset,  # in the model's own tokens
     val_data: TokenDataset | None = None,  # what to be tested on
-    config: TrainConfig = FINETUNE,  # how; the default is for LoRA, all weights want a lower rate
+    config: TrainConfig = FINETUNE,  # how; for LoRA, where all weights want a lower rate
     progress_bar: bool = True,  # show one where there is a place for it
     **options: Any,  # of Trainer: folder, callbacks
-) -> Trainer:  # what trained it, with its history; FLOPs are counted for what is trained
+) -> Trainer:  # what trained it, with its history
     "Train a model further on other text."
     trainer = Trainer(model, train_data, val_data, config, **options)
-    trainer.flops_per_step = finetune_flops(model, trainer.tokens_per_step, train_data.block_size)
     trainer.fit(progress_bar)
     return trainer
 
@@ -216,18 +205,12 @@ def speeches(
             yield name[:-1], " ".join(regex.sub(r"\[[^\]]*\]", " ", words).split())
 
 # %% ../nbs/10_transfer.ipynb #7a57d952
-def headless(model: GPT) -> GPT:  # the same layers and weights, no copy
-    "A model that gives the last hidden state, (B, T, C), where the other gives logits."
-    body = copy.copy(model)
-    body._modules = model._modules | {"head": nn.Identity()}
-    return body
-
 def pad_batches(
     texts: Sequence[Sequence[int]],  # token ids of each text
     batch_size: int = 32,  # texts at a time, of similar lengths
     max_tokens: int = 64,  # longer ones are cut
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # which (B,), ids and ones where they are real (B, T)
-    "Texts side by side, short ones filled up at the end, where causal attention does not look."
+    "Texts side by side, short ones filled up at the end. Raises ValueError where one is empty."
     if not texts or not all(len(ids) for ids in texts):
         raise ValueError("there are no texts, or one is empty; give each a token or more")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -235,8 +218,10 @@ def pad_batches(
         which = order[start : start + batch_size]
         rows = [torch.tensor(texts[i][:max_tokens]) for i in which]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        real = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        ones = [torch.ones_like(row) for row in rows]
+        real = nn.utils.rnn.pad_sequence(ones, batch_first=True)
         yield torch.tensor(which), ids, real
+
 
 @torch.no_grad()
 def text_features(
@@ -245,12 +230,12 @@ def text_features(
     max_tokens: int = 64,  # longer texts are cut
     precision: Literal["fp32", "bf16"] = "bf16",  # of the products
 ) -> Tensor:  # one vector for each text, (texts, C)
-    "The mean of the last hidden state over a text's tokens."
-    body, device = headless(model), model.embedding.weight.device
+    "The mean of the last hidden state over a text's tokens. Raises ValueError for an empty text."
+    device = model.embedding.weight.device
     features = torch.empty(len(texts), model.config.n_embd, device=device)
     for which, ids, real in pad_batches(texts, max_tokens=max_tokens):
         real = real.to(device)[:, :, None]  # (B, T, 1)
         with autocast(device, precision):
-            hidden = body(ids.to(device))[0].float()
+            hidden = model.hidden(ids.to(device)).float()  # (B, T, C)
         features[which] = (hidden * real).sum(1) / real.sum(1)
     return features
