@@ -51,13 +51,13 @@ class FeedForward(nn.Module):
         "Raises ValueError for an unknown activation."
         super().__init__()
         if activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
+            raise ValueError(
+                f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}"
+            )
         units = n_hidden or hidden_size(n_embd, activation)
         self.up = nn.Linear(n_embd, 2 * units if activation == "swiglu" else units, bias=bias)
         self.down = nn.Linear(units, n_embd, bias=bias)
-        self.activation = activation
-        self.dropout = nn.Dropout(dropout)
+        self.activation, self.dropout = activation, nn.Dropout(dropout)
 
     def forward(
         self,
@@ -72,7 +72,7 @@ def make_norm(
     bias: bool = False,  # a bias per channel, in a layer norm
     eps: float = 1e-5,  # keeps it from dividing by zero
 ) -> nn.Module:  # (..., C) to (..., C)
-    "Make a norm, which brings every token's vector to one scale. Raises ValueError for another kind."
+    "What brings every token's vector to one scale. Raises ValueError for another kind."
     if kind == "rms":
         return nn.RMSNorm(n_embd, eps=eps)
     if kind == "layer":
@@ -91,8 +91,7 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.attention_norm, self.feed_forward_norm = norms
-        self.attention = attention
-        self.feed_forward = feed_forward
+        self.attention, self.feed_forward = attention, feed_forward
 
     def forward(
         self,

@@ -48,8 +48,7 @@ class MultiHeadAttention(nn.Module):
         self.widths = [heads * self.head_size for heads in self.heads]  # their channels
         self.qkv = nn.Linear(n_embd, sum(self.widths), bias=bias)
         self.out = nn.Linear(n_embd, n_embd, bias=bias)
-        self.dropout = dropout
-        self.qk_norm = qk_norm
+        self.dropout, self.qk_norm = dropout, qk_norm
 
     def forward(
         self,
@@ -58,10 +57,8 @@ class MultiHeadAttention(nn.Module):
         bias: Tensor | None = None,  # added to the scores, (H, T, keys)
         cache: "KVCache | None" = None,  # the tokens before these
     ) -> Tensor:  # (B, T, C)
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)
-        q = split_heads(q, self.head_size)  # (B, H, T, D)
-        k = split_heads(k, self.head_size)  # (B, H_kv, T, D)
-        v = split_heads(v, self.head_size)  # (B, H_kv, T, D)
+        parts = self.qkv(x).split(self.widths, dim=-1)  # (B, T, H·D), (B, T, H_kv·D) twice
+        q, k, v = (split_heads(part, self.head_size) for part in parts)  # (B, H or H_kv, T, D)
         if self.qk_norm:
             q, k = rms_norm(q, (self.head_size,)), rms_norm(k, (self.head_size,))
         if rotary is not None:
@@ -88,7 +85,9 @@ class KVCache:
     ):
         size = (batch_size, n_kv_head, max_length, head_size)
         self.keys = torch.zeros(size, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)  # zeros: 0 times what fresh memory holds may be NaN
+        self.values = torch.zeros_like(
+            self.keys
+        )  # zeros: 0 times what fresh memory holds may be NaN
         self.length = 0  # tokens held; set it back to forget the newest
 
     def append(
@@ -98,12 +97,15 @@ class KVCache:
     ) -> tuple[Tensor, Tensor]:  # views of all keys and values held, (B, H_kv, tokens, D) each
         "Write behind what is held. Raises ValueError when it does not fit."
         start, end = self.length, self.length + k.size(-2)
-        B, H_kv, room, D = self.keys.shape
-        if (k.size(0), k.size(1), k.size(3)) != (B, H_kv, D):
-            made_for = f"{B} texts and {H_kv} heads of {D} channels"
-            raise ValueError(f"keys of shape {tuple(k.shape)} in a cache for {made_for}; make another")
-        if end > room:
-            raise ValueError(f"{end} tokens in a cache that holds {room}; make a larger one")
+        if k.shape[:2] != self.keys.shape[:2]:
+            raise ValueError(
+                f"keys of {k.size(0)} texts and {k.size(1)} heads do not belong in a cache for "
+                f"{self.keys.size(0)} and {self.keys.size(1)}; make one for these"
+            )
+        if end > self.keys.size(2):
+            raise ValueError(
+                f"{end} tokens do not fit in a cache for {self.keys.size(2)}; make a larger one"
+            )
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
         self.length = end

@@ -45,9 +45,10 @@ class RotaryEmbedding(nn.Module):
         "Raises ValueError for an odd head size."
         super().__init__()
         if head_size % 2:
-            raise ValueError(f"rotary turns pairs of channels; head_size is {head_size}, make it even")
-        self.head_size = head_size
-        self.base = base
+            raise ValueError(
+                f"rotary turns pairs of channels; head_size is {head_size}, make it even"
+            )
+        self.head_size, self.base = head_size, base
 
     def forward(
         self,
