@@ -329,7 +329,7 @@ _NOT_TEXT = {  # how a file begins: what it is, and what to do about it
     b"BZh": ("compressed", "Unpack it first, for example with: bunzip2 -k {path}"),
     b"\xfd7zXZ\x00": ("compressed", "Unpack it first, for example with: unxz -k {path}"),
     b"\x28\xb5\x2f\xfd": ("compressed", "Unpack it first, for example with: unzstd {path}"),
-    b"\x93NUMPY": ("a NumPy array", "If it holds token ids: save_tokens(numpy.load({path!r}), …)."),
+    b"\x93NUMPY": ("a NumPy array", "If it holds token ids, write them with save_tokens."),
 }
 
 
@@ -439,12 +439,13 @@ def _folder_text(
             left_out.append(str(path))
     if not texts:
         raise ValueError(
-            f"{folder} holds no .txt or .md file with text in it. Pass a folder that does, or a file."
+            f"{folder} holds no .txt or .md file with text in it. "
+            "Pass a folder that does, or a file."
         )
     if left_out:
         names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
         warnings.warn(
-            f"{len(left_out)} of the files in {folder} left out, since there is no text in them: {names}",
+            f"left out {len(left_out)} files of {folder} with no text in them: {names}",
             stacklevel=2,
         )
     return "\n\n".join(texts) + "\n"
@@ -482,7 +483,7 @@ def load_text(
     split: str = "all",  # "all", "train" or "validation"
     sha256: str | None = None,  # of a file of your own, to be sure that it is the one you mean
 ) -> str:  # the text
-    "Text to learn from: fetched once, verified, cached. Raises ValueError or OSError with what to do."
+    "Text to learn from, verified and cached. Raises ValueError or OSError with what to do."
     if split not in ("all", "train", "validation"):
         raise ValueError(f"split is {split!r}; expected 'all', 'train' or 'validation'.")
     corpus = corpora.get(str(source))
@@ -504,7 +505,7 @@ def load_splits(
     source: str | Path = "shakespeare",  # as for load_text
     sha256: str | None = None,  # as for load_text
 ) -> tuple[str, str]:  # the text to learn from, and the text held out
-    "Both parts of a text, read once, so that the source may be a pipe. Raises what load_text raises."
+    "Both parts of a text, read once: the source may be a pipe. Raises what load_text raises."
     if str(source) in corpora:
         return load_text(source, "train", sha256), load_text(source, "validation", sha256)
     return split_text(load_text(source, sha256=sha256))
@@ -565,10 +566,8 @@ def open_tokens(
     if not tokens:
         return np.empty(0, kind), n_bytes
     ids = np.memmap(path, dtype=kind, mode="r")
-    if hasattr(
-        mmap, "MADV_RANDOM"
-    ):  # windows come from anywhere: do not read megabytes around each
-        ids._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]  # NumPy has no name for it
+    if hasattr(mmap, "MADV_RANDOM"):  # windows come from anywhere
+        ids._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]  # no public name
     return ids, n_bytes
 
 # %% ../nbs/92_corpora.ipynb #8abe6d4b
@@ -654,7 +653,7 @@ def count_file(
     special_tokens: Iterable[str] = (),  # cut out of the text: nothing is to be learnt from them
     most: int = 1 << 20,  # how many different pieces to keep
 ) -> Counter[str]:  # piece -> how often it occurs
-    "`count_pieces` of a file, in bounded memory and on all cores. Raises what `read_blocks` raises."
+    "`count_pieces` of a file, in bounded memory, on all cores. Raises ValueError if not UTF-8."
     names = list(special_tokens)
     work = partial(count_pieces, pattern=pattern, special_tokens=names)
     blocks, total = read_blocks(path, _place_to_cut(pattern, names)), Counter[str]()
