@@ -3,12 +3,13 @@
 PYTHON ?= python3
 WORKERS ?= 2
 PORT ?= 8000
+PART ?= patch
 VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test serve outputs bench clean
+.PHONY: help book test serve outputs bench release hooks clean
 
 # settings of the surrounding shell that would change which packages, plots or kernels are used
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP MPLBACKEND JUPYTER_PATH JUPYTER_CONFIG_DIR IPYTHONDIR VIRTUAL_ENV
@@ -26,7 +27,10 @@ help: ## this list
 book: $(VENV)/.installed ## run every chapter from a clean state and render the site into _site/
 	@$(PY) tools/book.py build
 
-test: $(VENV)/.installed ## check that notebooks and package agree, then run every test
+test: $(VENV)/.installed ## check form, types, and that notebooks and package agree, then run every test
+	@$(PY) -m ruff format --check --quiet . || { echo "the files above are not formatted: $(VENV)/bin/ruff format . && $(VENV)/bin/nbdev-export"; exit 1; }
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy gptbook tests/typed_user.py
 	@$(PY) tools/check.py sync
 	@$(PY) tools/check.py lines
 	@echo "running the notebooks' tests, $(WORKERS) at a time"
@@ -42,8 +46,14 @@ outputs: $(VENV)/.installed ## run chapters in place and save their outputs in t
 bench: $(VENV)/.bench ## measure against other libraries, about an hour, into benchmarks/results (SUITES="train bpe": a part)
 	@$(PY) benchmarks/bench.py $(SUITES)
 
+release: $(VENV)/.installed ## raise the version in settings.ini (PART=patch, minor or major), build and check; uploads nothing
+	@$(PY) tools/release.py $(PART)
+
+hooks: $(VENV)/.installed ## once in a clone: git merges and compares notebooks cell by cell (nbdev's hooks)
+	@git config --local include.path ../.gitconfig
+
 clean: ## remove what is generated: _site, _build, caches (.venv stays: delete it by hand)
-	rm -rf _site _build _proc build dist .pytest_cache .hypothesis
+	rm -rf _site _build _proc build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 

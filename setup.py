@@ -1,4 +1,6 @@
 "Packaging: every fact about the package is read from settings.ini, and stated nowhere else."
+
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,6 +17,15 @@ def lines(key: str) -> list[str]:
     return [line.strip() for line in facts[key].splitlines() if line.strip()]
 
 
+def readme() -> str:
+    "README.md as a package index shows it: a relative address means nothing there."
+    text = (here / "README.md").read_text(encoding="utf-8")
+    raw = facts["repository"].replace("github.com", "raw.githubusercontent.com") + "/main/"
+    page = facts["repository"] + "/blob/main/"
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\g<1>{raw}", text)
+    return re.sub(r"(?<!!)(\[[^]]*\]\()(?!https?:|#)", rf"\g<1>{page}", text)
+
+
 extras = {name: lines(f"{name}_requirements") for name in ("viz", "pretrained", "study", "dev")}
 extras["dev"] += extras["viz"] + extras["pretrained"] + extras["study"]
 
@@ -22,12 +33,11 @@ setup(
     name=facts["name"],
     version=facts["version"],
     description=facts["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     author=facts["author"],
     license=facts["license"],
     license_files=["LICENSE"],
-    url=facts["repository"],
     keywords=facts["keywords"],
     classifiers=[
         "Intended Audience :: Education",
@@ -42,6 +52,9 @@ setup(
     extras_require=extras,
     packages=find_packages(include=["gptbook", "gptbook.*"]),
     package_data={"gptbook": ["py.typed", "assets/**/*"]},
-    entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["gptbook=gptbook._modidx:d"]},
+    entry_points={
+        "console_scripts": lines("console_scripts"),
+        "nbdev": ["gptbook=gptbook._modidx:d"],
+    },
     zip_safe=False,
 )
