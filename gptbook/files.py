@@ -13,20 +13,23 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 # %% ../nbs/99_files.ipynb #fe25f191
 @contextmanager
 def atomic(
-    path: str | Path,  # the file that is to appear
+    path: str | PathLike[str],  # the file that is to appear
 ) -> Iterator[Path]:  # a temporary name beside it: write there
     "Make a file appear whole or not at all, whatever interrupts. Raises OSError that says what to do."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # some libraries make their files private; this is what the user's are
+        mode = (
+            temporary.stat().st_mode
+        )  # some libraries make their files private; this is what the user's are
         yield temporary
         os.chmod(temporary, mode)
         _force(temporary, os.O_RDWR)
@@ -62,7 +65,8 @@ def _force(
 
 # %% ../nbs/99_files.ipynb #20c37f16
 def make_folder(
-    path: str | Path,  # the folder
+    path: str | PathLike[str],  # the folder
+    what: str = "the folder",  # what to call it in the message
 ) -> Path:  # the same path
     "Make a folder, and find out now, not after hours of work, whether one can write there."
     path = Path(path)
@@ -72,7 +76,7 @@ def make_folder(
             return path
     except OSError as error:
         raise OSError(
-            f"cannot write to the folder {path} ({error.strerror}). "
+            f"cannot write to {what} {path} ({error.strerror}). "
             "Choose another folder, or check that it is one, that you may write to it, and that the disk is not full."
         ) from error
 
@@ -92,7 +96,7 @@ def cache_folder() -> Path:  # the folder, which exists
 
 # %% ../nbs/99_files.ipynb #4f2ec25b
 def file_sha256(
-    path: str | Path,  # any file
+    path: str | PathLike[str],  # any file
 ) -> str:  # 64 hexadecimal digits
     "The SHA-256 hash of a file, read in pieces."
     with open(path, "rb") as file:
@@ -100,29 +104,37 @@ def file_sha256(
 
 
 def write_json(
-    path: str | Path,  # the file
+    path: str | PathLike[str],  # the file
     content: Any,  # what JSON can hold
 ) -> None:
     "Write a JSON file, whole or not at all."
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(
-    path: str | Path,  # the file
+    path: str | PathLike[str],  # the file
 ) -> dict[str, Any]:
     "Read a JSON object. Raises FileNotFoundError, or ValueError that says where it is damaged."
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: not UTF-8 at byte {error.start}; save or fetch it again") from None
+        raise ValueError(
+            f"{path} is damaged: not UTF-8 at byte {error.start}; save or fetch it again"
+        ) from None
     except json.JSONDecodeError as error:
         where = f"not JSON at line {error.lineno} ({error.msg})"
         raise ValueError(f"{path} is damaged: {where}; save or fetch it again") from None
     except RecursionError:
-        raise ValueError(f"{path} is damaged: it is nested too deeply; save or fetch it again") from None
+        raise ValueError(
+            f"{path} is damaged: it is nested too deeply; save or fetch it again"
+        ) from None
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise ValueError(f"{path} is damaged: it is a {kind}, not an object; save or fetch it again")
+        raise ValueError(
+            f"{path} is damaged: it is a {kind}, not an object; save or fetch it again"
+        )
     return content

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/94_runs.ipynb #216f8709
 def write_tensors(
-    path: str | Path,  # the file
+    path: str | PathLike[str],  # the file
     tensors: Mapping[str, Tensor],  # by name
     facts: dict[str, Any],  # what JSON can hold
     key: str = "gptbook",  # under which the facts are kept
@@ -53,7 +54,7 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | Path,  # what write_tensors wrote
+    path: str | PathLike[str],  # what write_tensors wrote
     key: str = "gptbook",  # under which the facts are kept
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts, and tensors by name
     "Read tensors and facts. Raises FileNotFoundError, or ValueError for a file that is not whole."
@@ -106,27 +107,27 @@ _RENAMED = {"accumulate": "accumulation_steps", "final_share": "end_factor"}  # 
 
 
 def write_checkpoint(
-    folder: str | Path,  # of the run
+    folder: str | PathLike[str],  # of the run
     facts: dict[str, Any],  # settings and counters
     tensors: Mapping[str, Tensor],  # all that the next step depends on
     history: Sequence[dict],  # the log so far
 ) -> Path:  # the file
     "Write a checkpoint. Raises OSError, with the last one as it was, when there is no room."
-    path = make_folder(folder) / "checkpoint.safetensors"
+    path = make_folder(folder, "the run's folder") / "checkpoint.safetensors"
     told = torch.frombuffer(bytearray(json.dumps(list(history)).encode()), dtype=torch.uint8)
     try:
         write_tensors(path, {**tensors, "history": told}, facts)
     except OSError as error:
         raise OSError(
-            f"cannot write {path} ({error}). The last checkpoint is untouched and the run is still in memory: "
-            "make room or set `folder` to another folder, and call save_checkpoint() or fit() again."
+            f"cannot write {path} ({error}). The last checkpoint is untouched and the run is still "
+            "in memory: make room or set `folder` to another folder, and call save_checkpoint() or fit() again."
         ) from error
     return path
 
 
 def read_checkpoint(
-    folder: str | Path,  # the folder of a run
-) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts (step, model, training, history, …), tensors
+    folder: str | PathLike[str],  # the folder of a run
+) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts (step, model, history, …), tensors
     "Read a checkpoint. Raises FileNotFoundError or ValueError that says what is wrong with it."
     path = Path(folder) / "checkpoint.safetensors"
     if not path.is_file():
@@ -203,12 +204,12 @@ def expected_optimizers(
 
 # %% ../nbs/94_runs.ipynb #f0ab9304
 def start_metrics(
-    folder: str | Path,  # of the run
+    folder: str | PathLike[str],  # of the run
     step: int,  # where the run stands
     history: Sequence[dict],  # its log so far
 ) -> Path:  # the folder
-    "Make `metrics.jsonl` say what the history says. Raises FileExistsError rather than write over another run."
-    path = make_folder(folder)
+    "Make `metrics.jsonl` say what the history says. Raises FileExistsError for another's run."
+    path = make_folder(folder, "the run's folder")
     if step == 0 and (path / "checkpoint.safetensors").exists():
         raise FileExistsError(
             f"{path} holds a run; call load_checkpoint() to go on with it, or choose another folder"
@@ -220,7 +221,7 @@ def start_metrics(
 
 
 def append_metrics(
-    folder: str | Path,  # of the run
+    folder: str | PathLike[str],  # of the run
     record: dict,  # one line of the log
 ) -> None:
     "Add a line to `metrics.jsonl`. Raises OSError that says how to go on."
@@ -236,7 +237,7 @@ def append_metrics(
 
 
 def read_metrics(
-    path: str | Path,  # a metrics.jsonl, perhaps of a run that is still going on
+    path: str | PathLike[str],  # a metrics.jsonl, perhaps of a run that is still going on
 ) -> list[dict]:  # its records
     "Read the log of a run. A last line that is still being written is left out."
     lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -244,7 +245,7 @@ def read_metrics(
 
 # %% ../nbs/94_runs.ipynb #48e7f4a4
 def read_facts(
-    folder: str | Path,  # of a run
+    folder: str | PathLike[str],  # of a run
 ) -> dict[str, Any]:  # empty if the folder has none, as that of a shipped model
     "Read `run.json`: where the text came from, its hash, and a prompt that suits it."
     path = Path(folder) / "run.json"
@@ -255,7 +256,7 @@ def read_facts(
 
 
 def write_facts(
-    folder: str | Path,  # of a run
+    folder: str | PathLike[str],  # of a run
     facts: dict[str, Any],  # what to remember
 ) -> None:
     "Write `run.json`, whole or not at all."
@@ -263,7 +264,7 @@ def write_facts(
 
 # %% ../nbs/94_runs.ipynb #b135b7a3
 def launch_name() -> str:  # such as "process 4711"
-    "A name for this launch of torchrun (chapter 13), the same after a restart; it goes into run.json."
+    "A name for this launch of torchrun (chapter 13), the same after a restart; kept in run.json."
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return name if name != "none" else f"process {os.getppid()}"
 
@@ -291,7 +292,7 @@ def new_run_folder(
     out: str | None,  # the folder that the user asked for
     name: str,  # what the run is called otherwise
 ) -> Path:  # the folder, which holds nothing of others
-    "Make a folder for a run: the one asked for, or runs/NAME, runs/NAME-2, … It overwrites nobody's run."
+    "Make a run's folder: the one asked for, or runs/NAME, runs/NAME-2, … Overwrites nobody's run."
     if out:
         folder = Path(out)
         ours = folder.is_dir() and (not any(folder.iterdir()) or _is_ours(folder))
@@ -300,8 +301,8 @@ def new_run_folder(
                 f"{out} exists, and a run overwrites nothing; choose another --out, "
                 f"or go on with that run: gptbook train --resume {shlex.quote(out)}"
             )
-        return make_folder(folder)
-    runs, number = make_folder("runs"), 1
+        return make_folder(folder, "the run's folder")
+    runs, number = make_folder("runs", "the folder of runs"), 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
         try:
@@ -315,7 +316,7 @@ def new_run_folder(
 def read_log(
     name: str,  # of a long run of this book, such as "learning"
 ) -> tuple[dict[str, Any], list[dict]]:  # what made it and when, and its records
-    "Read `results/NAME.jsonl`, which lies beside the chapters. Raises FileNotFoundError that says where to get it."
+    "Read `results/NAME.jsonl` beside the chapters. FileNotFoundError says where to get it."
     places = (Path(), Path("nbs"), Path(__file__).parents[1] / "nbs")
     for place in places:
         path = place / "results" / f"{name}.jsonl"
@@ -331,7 +332,7 @@ def read_log(
 # %% ../nbs/94_runs.ipynb #252cd426
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked to stop
-    "Turn the first Ctrl-C, SIGTERM or hang-up into a polite request, so that no step is cut in half; the next interrupts at once."
+    "Make the first Ctrl-C, SIGTERM or hang-up a request, so that no step is cut in half."
     asked, previous = threading.Event(), {}
     if threading.current_thread() is threading.main_thread():  # no signal comes anywhere else
         names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -358,7 +359,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked
 # %% ../nbs/94_runs.ipynb #858fdb35
 @contextmanager
 def keep_memory() -> Iterator[bool]:  # whether this C library has such settings
-    "Inside, glibc keeps freed memory for the next step, in the whole process, instead of giving it back."
+    "Inside, glibc keeps freed memory of the whole process for the next step."
     if (
         platform.libc_ver()[0] != "glibc"
     ):  # macOS, Windows and small Linux systems have other libraries
@@ -425,7 +426,7 @@ class ProgressBar:
 
 # %% ../nbs/94_runs.ipynb #470aa10e
 def plot_losses(
-    history: Sequence[dict] | str | Path,  # a Trainer's history, or a metrics.jsonl
+    history: Sequence[dict] | str | PathLike[str],  # a Trainer's history, or a metrics.jsonl
     x: Literal["step", "tokens", "flops", "seconds"] = "step",  # what to plot against
     bits: bool = False,  # bits per byte instead of nats per token, where the history knows them
     smooth: int = 20,  # training losses averaged into one point
@@ -444,7 +445,7 @@ def plot_losses(
     }
     if x not in units:
         raise ValueError(f"x is {x!r}; choose one of {', '.join(units)}")
-    records = read_metrics(history) if isinstance(history, (str, Path)) else history
+    records = read_metrics(history) if isinstance(history, str | PathLike) else history
     train = [record for record in records if record.get("loss") is not None]
     val = [record for record in records if record.get("val_loss") is not None]
     if not train and not val:
@@ -516,7 +517,7 @@ class TensorBoard:
 
     def __init__(
         self,
-        folder: str | Path,  # what to give to `tensorboard --logdir`
+        folder: str | PathLike[str],  # what to give to `tensorboard --logdir`
     ):
         try:
             from torch.utils.tensorboard import SummaryWriter

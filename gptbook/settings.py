@@ -18,7 +18,11 @@ from pydantic.fields import FieldInfo
 # %% ../nbs/98_settings.ipynb #e8801125
 def _plain(value: Any) -> Any:
     "A whole number of NumPy's as Python's; anything else as it is."
-    return operator.index(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+    return (
+        operator.index(value)
+        if isinstance(value, Integral) and not isinstance(value, bool)
+        else value
+    )
 
 
 _Whole = Annotated[int, BeforeValidator(_plain)]
@@ -79,7 +83,9 @@ def settings(
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if "argument" in first["type"]:  # as Python says it of any function
-                raise TypeError(f"{cls.__name__}: {first['msg'].lower()}: {first['loc'][0]}") from None
+                raise TypeError(
+                    f"{cls.__name__}: {first['msg'].lower()}: {first['loc'][0]}"
+                ) from None
             raise ValueError(_sentence(error, hints)) from None
 
     checked.__init__ = __init__  # type: ignore[assignment, method-assign]
@@ -93,7 +99,9 @@ class TrainConfig:
     steps: Count = 1000  # optimiser steps, at most
     batch_size: Count = 16  # windows in one optimiser step, B
     accumulation_steps: Count = 1  # pieces in which a batch is computed, to save memory
-    optimizer: Literal["muon", "adamw"] = "muon"  # muon: Muon for the blocks' matrices, AdamW for the rest
+    optimizer: Literal["muon", "adamw"] = (
+        "muon"  # muon: Muon for the blocks' matrices, AdamW for the rest
+    )
     learning_rate: Positive = 1e-2  # the highest, after warm-up
     warmup: Index = 30  # steps in which the learning rate climbs from zero
     decay: Literal["linear", "cosine", "constant"] = "linear"  # what it does after that
@@ -101,14 +109,20 @@ class TrainConfig:
     weight_decay: NotNegative = 0.1  # pull of the matrices towards zero
     momentum: ShareBelowOne = 0.95  # how much of its direction Muon keeps from step to step
     clip: Positive | None = 1.0  # longest gradient allowed; None: no limit
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products in bfloat16, sums and weights in float32
+    precision: Literal["fp32", "bf16"] = (
+        "fp32"  # bf16: products in bfloat16, sums and weights in float32
+    )
     compile: bool = False  # torch.compile the model: a minute to start, faster afterwards
     eval_every: Count = 100  # steps between two looks at the validation text
     eval_windows: Count | None = 64  # windows in such a look; None: the whole validation text
-    patience: Count | None = None  # looks without a better loss, after which to stop and restore the best weights
+    patience: Count | None = (
+        None  # looks without a better loss, after which to stop and restore the best weights
+    )
     checkpoint_every: Count = 500  # steps between two checkpoints
     max_seconds: Positive | None = None  # stop after this much time in training steps
-    max_flops: Positive | None = None  # stop after this many floating-point operations in training steps
+    max_flops: Positive | None = (
+        None  # stop after this many floating-point operations in training steps
+    )
     seed: Seed = 0  # of the order of the windows and of dropout
 
     def __post_init__(self) -> None:

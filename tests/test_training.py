@@ -12,19 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptbook import attention, multi_head, training
+from gptbook import attention, multi_head, runs, training
 from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
-from gptbook.training import Samples, TensorBoard, TrainConfig, Trainer, plot_losses, read_checkpoint
+from gptbook.runs import TensorBoard, plot_losses, read_checkpoint
+from gptbook.training import Samples, TrainConfig, Trainer
 
 # a small run that is the same in every process; dropout, so that the state of the random numbers matters
 RUN = """
-import sys, time, torch
+import signal, sys, time, torch
 from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
 from gptbook.training import TrainConfig, Trainer
 
 torch.set_num_threads(1)
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # this suite runs in the background
 
 def make(folder, steps=40, callbacks=(), device="cpu", dropout=0.1, **changes):
     draw = torch.Generator().manual_seed(7)
@@ -135,8 +138,8 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_kill_in_mid_write_leaves_the_previous_checkpoint_whole(tmp_path, straight):
     process = python("""
-import gptbook.training
-write = gptbook.training.save_file
+import gptbook.runs
+write = gptbook.runs.save_file
 
 def slow_write(tensors, path, metadata):
     write(tensors, path, metadata)
@@ -146,7 +149,7 @@ def slow_write(tensors, path, metadata):
         print("writing", flush=True)
         time.sleep(600)
 
-gptbook.training.save_file = slow_write
+gptbook.runs.save_file = slow_write
 trainer = make(sys.argv[1])
 trainer.fit()
 """, tmp_path)
@@ -304,7 +307,7 @@ def test_a_thread_can_train():
 
 
 def test_half_precision_and_pieces_train_too():
-    for changes in ({"precision": "bf16"}, {"accumulate": 4}, {"precision": "bf16", "accumulate": 2, "optimizer": "adamw"}):
+    for changes in ({"precision": "bf16"}, {"accumulation_steps": 4}, {"precision": "bf16", "accumulation_steps": 2, "optimizer": "adamw"}):
         trainer = make(None, **changes)
         trainer.fit()
         assert trainer.history[-1]["val_loss"] < trainer.history[0]["val_loss"]
@@ -333,20 +336,30 @@ def test_compiled_run_gives_the_same_losses(monkeypatch):
     assert abs(plain.history[-1]["val_loss"] - compiled.history[-1]["val_loss"]) < 1e-4
 
 
+def reply(kernel, request: str, seconds: float = 240) -> dict:
+    "What a kernel answers to one request; answers to earlier ones, and to nothing, are passed over."
+    end = time.monotonic() + seconds
+    while True:
+        message = kernel.get_shell_msg(timeout=max(0.1, end - time.monotonic()))
+        if message["parent_header"].get("msg_id") == request:
+            return message["content"]
+
+
 def test_stop_button_of_a_notebook(tmp_path):
     client = pytest.importorskip("jupyter_client")
     pytest.importorskip("ipykernel")
     manager, kernel = client.manager.start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"])
     try:
-        kernel.execute(RUN + f"trainer = make({str(tmp_path)!r}, callbacks=[lambda t, r: time.sleep(0.05)])\ntrainer.fit()\nprint('went on')")
+        run = f"trainer = make({str(tmp_path)!r}, callbacks=[lambda t, r: time.sleep(0.05)])\ntrainer.fit()"
+        training = kernel.execute(RUN + run)
         end = time.monotonic() + 120
         while lines(tmp_path / "metrics.jsonl") < 5:
             assert time.monotonic() < end
             time.sleep(0.05)
         manager.interrupt_kernel()
-        assert kernel.get_shell_msg(timeout=60)["content"]["status"] == "ok"
-        kernel.execute("", user_expressions={"stopped": "trainer.stopped", "step": "trainer.step"})
-        found = kernel.get_shell_msg(timeout=60)["content"]["user_expressions"]
+        assert reply(kernel, training)["status"] == "ok"
+        question = kernel.execute("", user_expressions={"stopped": "trainer.stopped", "step": "trainer.step"})
+        found = reply(kernel, question)["user_expressions"]
         assert found["stopped"]["data"]["text/plain"] == "'interrupted'"
         assert read_checkpoint(tmp_path)[0]["step"] == int(found["step"]["data"]["text/plain"]) < 40
     finally:
@@ -426,19 +439,107 @@ def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
 def test_a_step_finds_its_memory_where_the_last_one_left_it():
     "On a CPU, training causes next to no page faults after its first steps, where it would cause thousands a step (chapter 07)."
     program = """if True:
-        import resource, sys, torch
+        import contextlib, resource, sys, torch
         from gptbook import data, model, training
         if sys.argv[1] == "given back":
-            training.keep_memory = lambda: False
+            training.keep_memory = contextlib.nullcontext
         torch.manual_seed(0)
         gpt = model.GPT(model.GPTConfig.preset("book-nano", vocab_size=50, block_size=128, n_embd=256))
         tokens = data.TokenDataset(torch.randint(50, (5000,)).tolist(), 128)
-        trainer = training.Trainer(gpt, tokens, config=training.TrainConfig(batch_size=32))
-        for step in range(9):
-            trainer.train_step()
-            if step == 3:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5)"""
+        faults = []
+        def count(trainer, record):
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        config = training.TrainConfig(batch_size=32, steps=9)
+        training.Trainer(gpt, tokens, config=config, callbacks=[count]).fit(progress_bar=False)
+        print((faults[-1] - faults[3]) // 5)"""
     faults = [int(subprocess.run([sys.executable, "-c", program, way], check=True, capture_output=True, text=True).stdout)
               for way in ("kept", "given back")]
     assert 10 * faults[0] < faults[1], faults
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory")
+def test_memory_goes_back_to_the_system_after_a_run():
+    "What a process frees after `fit` is as free as before it: making a Trainer, and fitting it, leaves the allocator as it was."
+    program = """if True:
+        import gc, torch
+        from gptbook import data, model, training
+        def held():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096
+        def kept_of_a_large_tensor():
+            before = held()
+            x = torch.ones(50_000_000)
+            del x
+            gc.collect()
+            return (held() - before) // 1_000_000
+        gpt = model.GPT(model.GPTConfig.preset("book-nano", vocab_size=50, block_size=8))
+        trainer = training.Trainer(gpt, data.TokenDataset(list(range(50)), 8), config=training.TrainConfig(steps=2))
+        print(kept_of_a_large_tensor())
+        trainer.fit(progress_bar=False)
+        print(kept_of_a_large_tensor())"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert all(int(megabytes) < 100 for megabytes in done.stdout.split()), done.stdout
+
+
+def test_making_and_fitting_a_trainer_leaves_the_random_state_of_others_alone():
+    trainer = make(None, steps=2, dropout=0.5, callbacks=[lambda trainer, record: torch.rand(3)])
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    Trainer(trainer.model, trainer.train_data, config=TrainConfig(seed=5))
+    assert torch.equal(before, torch.get_rng_state())
+    quiet = make(None, steps=2, dropout=0.5)
+    state = torch.get_rng_state()
+    quiet.fit()
+    assert torch.equal(state, torch.get_rng_state())
+    trainer.fit()
+    assert same(weights(trainer), weights(quiet))  # and a callback that draws changes nothing
+
+
+def test_evaluate_refuses_less_than_a_window():
+    trainer = make(None)
+    for wrong in ({"max_windows": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            training.evaluate(trainer.model, trainer.val_data, **wrong)
+
+
+def test_a_compiled_models_run_is_taken_up_by_the_plain_model(tmp_path):
+    first = make(None, steps=4)
+    compiled = torch.compile(first.model, backend="eager")
+    a = Trainer(compiled, first.train_data, first.val_data, first.config, tmp_path)
+    a.fit()
+    b = make(None, steps=4)
+    b.load_checkpoint(tmp_path)
+    assert same(weights(a), weights(b)) and b.step == 4
+
+
+def test_a_checkpoint_with_other_tensors_is_refused_before_anything_changes(tmp_path):
+    make(tmp_path, steps=4).fit()
+    facts, tensors = read_checkpoint(tmp_path)
+    history = facts.pop("history")
+    for change in (
+        lambda t: t.pop("model.norm.weight"),
+        lambda t: t.__setitem__("model.nprm.weight", t.pop("model.norm.weight")),
+        lambda t: t.__setitem__("optimizer.0.0.exp_avg", t["optimizer.0.0.exp_avg"][:1]),
+        lambda t: t.pop("optimizer.1.0.momentum_buffer"),
+        lambda t: t.pop("random.torch"),
+    ):
+        changed = dict(tensors)
+        change(changed)
+        runs.write_checkpoint(tmp_path, facts, changed, history)
+        other = make(None, steps=4)
+        before = [p.clone() for p in other.model.parameters()]
+        with pytest.raises(ValueError, match="checkpoint in .* does not fit"):
+            other.load_checkpoint(tmp_path)
+        assert all(map(torch.equal, before, other.model.parameters())) and other.step == 0
+
+
+def test_a_run_of_version_0_1_is_taken_up(tmp_path):
+    "Two settings had other names then."
+    make(tmp_path, steps=4).fit()
+    facts, tensors = read_checkpoint(tmp_path)
+    history = facts.pop("history")
+    old = {"accumulation_steps": "accumulate", "end_factor": "final_share"}
+    facts["training"] = {old.get(name, name): value for name, value in facts["training"].items()}
+    runs.write_checkpoint(tmp_path, facts, tensors, history)
+    again = make(None, steps=4)
+    again.load_checkpoint(tmp_path)
+    assert again.step == 4
