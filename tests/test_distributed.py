@@ -12,7 +12,7 @@ import torch
 
 from gptbook.cli import main
 from gptbook.model import GPT
-from gptbook.training import read_checkpoint
+from gptbook.runs import read_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt" or not torch.distributed.is_gloo_available(), reason="needs gloo and signals")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
@@ -23,7 +23,7 @@ import json, os, sys, torch
 from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
 from gptbook.training import Samples, TrainConfig, Trainer
-from gptbook.distributed import DistributedTrainer, distributed_context, gather, on_main, shard
+from gptbook.distributed import DistributedTrainer, distributed_context, gather, shard
 
 torch.set_num_threads(1)
 
@@ -67,7 +67,7 @@ def run_script(folder: Path, code: str) -> list:
     return [json.loads(line) for line in out.splitlines()]
 
 
-SETTINGS = [{"optimizer": "adamw"}, {}, {"accumulate": 2}, {"precision": "bf16"},
+SETTINGS = [{"optimizer": "adamw"}, {}, {"accumulation_steps": 2}, {"precision": "bf16"},
             {"optimizer": "adamw", "patience": 1, "learning_rate": 0.05, "eval_every": 2, "steps": 40}]
 TOLERANCES = [1e-5, 1e-3, 1e-3, 1e-2, 1e-2]  # Muon computes in bfloat16, which makes more of the last digit
 
@@ -97,8 +97,8 @@ with distributed_context() as here:
     noisy.fit(progress_bar=False)
     said["noisy"] = losses(noisy)
     said["errors"] = []
-    for attempt in (lambda: make("whole", batch_size=9), lambda: make("whole", batch_size=6, accumulate=2),
-                    lambda: on_main(lambda: 1 / 0)):
+    for attempt in (lambda: make("whole", batch_size=9), lambda: make("whole", batch_size=6, accumulation_steps=2),
+                    lambda: here.on_main(lambda: 1 / 0)):
         try:
             attempt()
         except (ValueError, ArithmeticError, OSError) as error:
