@@ -112,7 +112,7 @@ def test_serve_without_a_site(tmp_path: Path) -> None:
 
 def test_lines_that_count() -> None:
     source = '"doc"\nimport torch\n\n# why\nclass A:\n    """doc\n    more"""\n    x = """two\nlines"""  # note\n\ndef f(\n    a,  # what\n):\n    "doc"\n    return a\n'
-    assert load_tool("check").code_lines(source) == 8  # import, class, x (2), def (3), return
+    assert load_tool("check").logical_lines(source) == 5  # import, class, x, def, return
 
 
 def test_sync_names_what_is_out_of_date(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks that are about files, not about behaviour.
 
-    tools/check.py sync     the package is what the notebooks export, and the notebooks are clean
-    tools/check.py lines    chapters 02 to 06 export less than 300 lines of code
+tools/check.py sync     the package is what the notebooks export, and the notebooks are clean
+tools/check.py lines    how long the forward pass is, beside minGPT's (a number, never a failure)
 """
 
 from __future__ import annotations
@@ -19,41 +19,40 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FORWARD_PASS = ("positional_encoding", "attention", "multi_head", "feed_forward", "model")  # chapters 02 to 06
-LINE_LIMIT = 300
-SPACING = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+FORWARD_PASS = (
+    "positional_encoding",
+    "attention",
+    "multi_head",
+    "feed_forward",
+    "model",
+)  # chapters 02 to 06
+# mingpt/model.py of https://github.com/karpathy/minGPT (master, last changed in 2022), counted as below: the model,
+# its optimiser's groups and the copy of GPT-2's weights, without rotary and ALiBi, grouped heads, cache, other norms
+MINGPT = 167
 
 
-def code_lines(
+def logical_lines(
     source: str,  # Python source
-) -> int:  # lines that hold code
-    "Count the lines that are not blank, not a comment and not part of a docstring."
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in SPACING:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            docstring = node.body[0]
-            lines.difference_update(range(docstring.lineno, docstring.end_lineno + 1))
-    return len(lines)
+) -> int:  # its logical lines
+    "Count what Python ends with a NEWLINE token, docstrings left out: a statement is one, however it is laid out."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = sum(token.type == tokenize.NEWLINE for token in tokens)
+    scopes = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, scopes))
+    return lines - sum(ast.get_docstring(node, clean=False) is not None for node in nodes)
 
 
 def check_lines(root: Path) -> int:  # the exit code
-    "Print how many lines of code the forward pass takes, and refuse too many."
+    "Print how many logical lines the forward pass takes."
     total = 0
     for name in FORWARD_PASS:
-        path = root / f"gptbook/{name}.py"
-        if not path.is_file():
-            print(f"gptbook/{name}.py is not there yet")
-            continue
-        count = code_lines(path.read_text(encoding="utf-8"))
+        count = logical_lines((root / f"gptbook/{name}.py").read_text(encoding="utf-8"))
         total += count
         print(f"{count:4d}  gptbook/{name}.py")
-    print(f"{total:4d}  lines of code in chapters 02 to 06 (no blank lines, comments, docstrings); fewer than {LINE_LIMIT} allowed")
-    if total >= LINE_LIMIT:
-        print(f"the forward pass has {total} lines; make it simpler until it has fewer than {LINE_LIMIT}", file=sys.stderr)
-        return 1
+    print(
+        f"{total:4d}  logical lines in chapters 02 to 06 (Python's NEWLINE tokens, without docstrings)"
+    )
+    print(f"{MINGPT:4d}  in minGPT's model.py, counted the same way")
     return 0
 
 
@@ -62,7 +61,12 @@ def contents(
     patterns: tuple[str, ...],  # which files in it
 ) -> dict[str, bytes]:  # what is in each file, by its path
     "Read the files that a check compares."
-    found = (path for pattern in patterns for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = (
+        path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if not path.name.startswith(".")
+    )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
 
 
@@ -72,7 +76,13 @@ def run_nbdev(
 ) -> None:
     "Run one of nbdev's commands from this environment, and show what it says only when it fails."
     tool = Path(sys.executable).with_name(command)
-    done = subprocess.run([tool], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONNOUSERSITE": "1"})
+    done = subprocess.run(
+        [tool],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONNOUSERSITE": "1"},
+    )
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
 
@@ -84,7 +94,10 @@ def check_sync(root: Path) -> int:  # the exit code
         copy = Path(folder)
         for name in ("pyproject.toml", "settings.ini"):
             shutil.copy(root / name, copy / name)
-        for part, pattern in (("nbs", "*.ipynb"), ("gptbook", "_*.py")):  # exported modules are made anew
+        for part, pattern in (
+            ("nbs", "*.ipynb"),
+            ("gptbook", "_*.py"),
+        ):  # exported modules are made anew
             (copy / part).mkdir()
             for path in (root / part).glob(pattern):
                 shutil.copy(path, copy / part / path.name)
@@ -92,14 +105,22 @@ def check_sync(root: Path) -> int:  # the exit code
         run_nbdev("nbdev-export", copy)
         run_nbdev("nbdev-clean", copy)
         after = contents(copy, patterns)
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    changed = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
     stale = [name for name in changed if name not in after]
     for name in changed:
-        print(f"out of date: {name}" + (": no notebook exports it" if name in stale else ""), file=sys.stderr)
+        print(
+            f"out of date: {name}" + (": no notebook exports it" if name in stale else ""),
+            file=sys.stderr,
+        )
     if stale:
         print(f"delete {' '.join(stale)}, or export it from a notebook", file=sys.stderr)
     if len(changed) > len(stale):
-        print("run `.venv/bin/nbdev-export && .venv/bin/nbdev-clean`, look at `git diff`, and commit", file=sys.stderr)
+        print(
+            "run `.venv/bin/nbdev-export && .venv/bin/nbdev-clean`, look at `git diff`, and commit",
+            file=sys.stderr,
+        )
     if not changed:
         print(f"{len(before)} files: nbdev-export and nbdev-clean change nothing")
     return 1 if changed else 0
@@ -107,8 +128,12 @@ def check_sync(root: Path) -> int:  # the exit code
 
 def main() -> int:
     "Run one check."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT, help="the project folder (default: where this tool is)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="the project folder (default: where this tool is)"
+    )
     parser.add_argument("check", choices=("sync", "lines"))
     chosen = parser.parse_args()
     return {"sync": check_sync, "lines": check_lines}[chosen.check](chosen.root.resolve())
