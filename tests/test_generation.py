@@ -1,4 +1,4 @@
-"""What chapter 09's cells cannot test: large samples, all kinds of model, streams that meet each other, and interruption."""
+"""What the cells of chapters 09 and 93 cannot test: large samples, all kinds of model, streams that meet each other, and interruption."""
 
 import copy
 import gc
@@ -7,15 +7,27 @@ import threading
 import pytest
 import torch
 
+import gptbook.decoding as decoding
 import gptbook.generation as generation
-from gptbook.generation import Int8Linear, compile_decoding, generate, make_caches, quantize, sample, shape_logits, speculate, stream
+from gptbook.decoding import Int8Linear, compile_decoding, quantize
+from gptbook.generation import (
+    generate,
+    make_caches,
+    sample,
+    speculate,
+    stream,
+    stream_text,
+    warp_logits,
+)
 from gptbook.model import GPT, GPTConfig
 from gptbook.transfer import add_lora
 
 
 def tiny(seed: int, width: int = 8, **changes) -> GPT:
     torch.manual_seed(seed)
-    model = GPT(GPTConfig(**(dict(vocab_size=3, block_size=8, n_layer=1, n_head=1, n_embd=width) | changes))).eval()
+    model = GPT(
+        GPTConfig(**(dict(vocab_size=3, block_size=8, n_layer=1, n_head=1, n_embd=width) | changes))
+    ).eval()
     for p in model.parameters():
         p.data.normal_(std=1.0 if p.dim() == 2 else 0.3)
     return model
@@ -26,7 +38,7 @@ def exact(model: GPT, prompt: torch.Tensor, **options) -> torch.Tensor:
     texts = torch.cartesian_prod(*[torch.arange(3)] * 3)
     whole = torch.cat((prompt.expand(27, -1), texts), 1)
     with torch.no_grad():
-        p = shape_logits(model(whole)[0][:, prompt.size(1) - 1 : -1], **options).softmax(-1)
+        p = warp_logits(model(whole)[0][:, prompt.size(1) - 1 : -1], **options).softmax(-1)
     return p.gather(2, texts[..., None])[..., 0].prod(1)
 
 
@@ -45,32 +57,44 @@ def limit(freedom: int) -> float:
 
 @pytest.mark.parametrize(
     "options, guesses",
-    [({}, 1), ({}, 3), (dict(temperature=0.6, top_k=2), 2), (dict(top_p=0.8, temperature=1.5), 2), (dict(min_p=0.3), 2)],
+    [
+        ({}, 1),
+        ({}, 3),
+        (dict(temperature=0.6, top_k=2), 2),
+        (dict(top_p=0.8, temperature=1.5), 2),
+        (dict(min_p=0.3), 2),
+    ],
 )
 def test_speculation_draws_from_the_models_distribution(options, guesses):
     model, draft, prompt = tiny(1), tiny(2, 4), torch.tensor([[0]])
     counts, place = torch.zeros(27), torch.tensor([9, 3, 1])
     for seed in range(800):
-        counts[(speculate(model, draft, prompt, 3, guesses, seed=seed, **options)[0][0, -3:] * place).sum()] += 1
+        counts[
+            (
+                speculate(model, draft, prompt, 3, guesses, seed=seed, **options)[0][0, -3:] * place
+            ).sum()
+        ] += 1
     statistic, freedom = chi_square(counts, exact(model, prompt, **options))
     assert statistic < limit(freedom)
 
 
 def test_that_test_fails_for_a_wrong_rule(monkeypatch):
-    right = generation._accept
+    right = generation.accept
 
     def draws_from_p(p, q, guesses, generator):
         keep, _ = right(p, q, guesses, generator)
         return keep, torch.multinomial(p[keep], 1, generator=generator)
 
-    monkeypatch.setattr(generation, "_accept", draws_from_p)
+    monkeypatch.setattr(generation, "accept", draws_from_p)
     with pytest.raises(AssertionError):
         test_speculation_draws_from_the_models_distribution({}, 3)
 
 
 def test_stream_draws_from_the_models_distribution():
     model, prompt = tiny(1), torch.tensor([[0, 2]])
-    rows = generate(model, prompt.repeat(20_000, 1), 3, seed=0)[:, -3:]  # every row has chance of its own
+    rows = generate(model, prompt.repeat(20_000, 1), 3, seed=0)[
+        :, -3:
+    ]  # every row has chance of its own
     counts = (rows * torch.tensor([9, 3, 1])).sum(1).bincount(minlength=27).float()
     statistic, freedom = chi_square(counts, exact(model, prompt))
     assert statistic < limit(freedom)
@@ -79,13 +103,25 @@ def test_stream_draws_from_the_models_distribution():
 @pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "alibi", "none"])
 @pytest.mark.parametrize("n_kv_head", [4, 2, 1])
 def test_cached_equals_recomputed_for_every_kind_of_model(position, n_kv_head):
-    shape = dict(vocab_size=50, block_size=64, n_layer=2, n_head=4, n_embd=32, position=position, n_kv_head=n_kv_head)
+    shape = dict(
+        vocab_size=50,
+        block_size=64,
+        n_layer=2,
+        n_head=4,
+        n_embd=32,
+        position=position,
+        n_kv_head=n_kv_head,
+    )
     model, draft = tiny(0, **shape), tiny(1, **(shape | dict(n_layer=1)))
     ids = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
     assert torch.equal(generate(model, ids, 40, top_k=1), model.generate(ids, 40, top_k=1))
     torch.manual_seed(5)
-    assert torch.equal(generate(model, ids, 40, temperature=2.0, top_k=9, seed=5), model.generate(ids, 40, 2.0, 9))
-    assert torch.equal(speculate(model, draft, ids[:1], 40, top_k=1)[0], generate(model, ids[:1], 40, top_k=1))
+    assert torch.equal(
+        generate(model, ids, 40, temperature=2.0, top_k=9, seed=5), model.generate(ids, 40, 2.0, 9)
+    )
+    assert torch.equal(
+        speculate(model, draft, ids[:1], 40, top_k=1)[0], generate(model, ids[:1], 40, top_k=1)
+    )
 
 
 def test_two_streams_of_one_model_do_not_disturb_each_other():
@@ -104,7 +140,10 @@ def test_the_mode_survives_an_error_and_a_stream_that_is_left():
     begun.close()
     assert model.training
     model.blocks[0].register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    for start in (lambda: generate(model, torch.tensor([[0]]), 5), lambda: speculate(model, model, torch.tensor([[0]]), 5)):
+    for start in (
+        lambda: generate(model, torch.tensor([[0]]), 5),
+        lambda: speculate(model, model, torch.tensor([[0]]), 5),
+    ):
         with pytest.raises(KeyboardInterrupt):
             start()
         assert model.training
@@ -126,7 +165,10 @@ def test_a_long_stream_keeps_no_more_memory_than_its_context():
 def test_threads_with_generators_of_their_own_repeat_their_text():
     model = tiny(0, vocab_size=50, block_size=64, n_embd=16)
     ids, found = torch.tensor([[1, 2]]), {}
-    work = [threading.Thread(target=lambda s=s: found.update({s: generate(model, ids, 40, seed=s)})) for s in range(4)]
+    work = [
+        threading.Thread(target=lambda s=s: found.update({s: generate(model, ids, 40, seed=s)}))
+        for s in range(4)
+    ]
     for thread in work:
         thread.start()
     for thread in work:
@@ -151,17 +193,22 @@ def test_a_large_vocabulary_is_shaped_exactly():
     logits = torch.randn(4, 128_000, generator=torch.Generator().manual_seed(0)) * 3
     p = logits.softmax(-1)
     for top_p in (0.1, 0.5, 0.99):
-        kept = shape_logits(logits, top_p=top_p).isfinite()
+        kept = warp_logits(logits, top_p=top_p).isfinite()
         held = (p * kept).sum(-1)
         smallest = p.masked_fill(~kept, 2).amin(-1)
         assert (held > top_p - 1e-4).all() and (held - smallest < top_p + 1e-4).all()
-    assert (shape_logits(logits, top_k=40).isfinite().sum(-1) == 40).all()
+    assert (warp_logits(logits, top_k=40).isfinite().sum(-1) == 40).all()
     assert sample(logits, top_k=1).flatten().tolist() == logits.argmax(-1).tolist()
 
 
 SHAPES = [
-    {}, dict(position="learned", norm="layer", activation="gelu", bias=True), dict(n_kv_head=1, activation="swiglu", tie_weights=False),
-    dict(position="alibi"), dict(vocab_size=33, n_embd=48, n_head=2),  # sizes that the kernel for 8 bits does not take as they are
+    {},
+    dict(position="learned", norm="layer", activation="gelu", bias=True),
+    dict(n_kv_head=1, activation="swiglu", tie_weights=False),
+    dict(position="alibi"),
+    dict(
+        vocab_size=33, n_embd=48, n_head=2
+    ),  # sizes that the kernel for 8 bits does not take as they are
 ]
 
 
@@ -174,11 +221,17 @@ def test_eight_bits_change_little_and_keep_the_original(changes):
     with torch.no_grad():
         exact = model.eval()(ids)[0]
         for rows in (1, 20):  # by the kernel, and unpacked
-            assert (small(ids[:rows])[0].float() - exact[:rows]).abs().max() < 0.05 * exact.abs().max()
+            assert (
+                small(ids[:rows])[0].float() - exact[:rows]
+            ).abs().max() < 0.05 * exact.abs().max()
     assert not small.training and not any(isinstance(m, torch.nn.Linear) for m in small.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    bits = sum(t.nbytes for t in small.buffers()) / sum(m.weight.nbytes for m in model.modules() if isinstance(m, torch.nn.Linear))
-    assert bits < 0.4  # of four bytes each; the scales, and rows of zeros in so small a model, come on top
+    bits = sum(t.nbytes for t in small.buffers()) / sum(
+        m.weight.nbytes for m in model.modules() if isinstance(m, torch.nn.Linear)
+    )
+    assert (
+        bits < 0.4
+    )  # of four bytes each; the scales, and rows of zeros in so small a model, come on top
     text = generate(small, ids[:1], 12, seed=0)
     assert text.shape == (1, 21) and torch.equal(text, generate(small, ids[:1], 12, seed=0))
 
@@ -186,7 +239,9 @@ def test_eight_bits_change_little_and_keep_the_original(changes):
 def test_a_rounded_copy_as_draft_writes_the_models_own_text():
     torch.manual_seed(0)
     model = GPT(GPTConfig.preset("book-nano", vocab_size=100)).eval()
-    text, kept = speculate(model, quantize(model), torch.tensor([[1, 2, 3]]), 40, guesses=4, top_k=1)
+    text, kept = speculate(
+        model, quantize(model), torch.tensor([[1, 2, 3]]), 40, guesses=4, top_k=1
+    )
     assert torch.equal(text, generate(model, torch.tensor([[1, 2, 3]]), 40, top_k=1)) and kept > 0.5
 
 
@@ -208,34 +263,49 @@ def test_rows_of_zeros_stay_zero():
 def test_memory_is_reserved_once(monkeypatch):
     model, made = GPT(GPTConfig.preset("book-nano", vocab_size=100)).eval(), []
     init = generation.KVCache.__init__
-    monkeypatch.setattr(generation.KVCache, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    monkeypatch.setattr(
+        generation.KVCache,
+        "__init__",
+        lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1],
+    )
     steps = stream(model, torch.tensor([[1, 2, 3]]), 50, seed=0)
     next(steps)
     places = [(cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made]
     for _ in steps:
         pass
-    assert len(made) == model.config.n_layer and places == [(cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made]
+    assert len(made) == model.config.n_layer and places == [
+        (cache.keys.data_ptr(), cache.values.data_ptr()) for cache in made
+    ]
 
 
 def token_by_token(model: GPT, ids: torch.Tensor) -> torch.Tensor:  # scores of one text, (T, V)
     caches = make_caches(model, 1)
     with torch.no_grad():
-        return torch.cat([model(ids[None, t : t + 1], caches=caches)[0][0].float() for t in range(len(ids))])
+        return torch.cat(
+            [model(ids[None, t : t + 1], caches=caches)[0][0].float() for t in range(len(ids))]
+        )
 
 
 @pytest.fixture
 def not_translated(monkeypatch):
     "The functions that would be compiled, as they are: what they compute is the same."
-    monkeypatch.setattr(generation, "_compiled", lambda: (generation._decode_layers, generation._decode_head))
+    monkeypatch.setattr(decoding, "translate", lambda step: step)
 
 
-MORE = [dict(position="sinusoidal"), dict(position="none"), dict(position="alibi", n_embd=96, n_head=6, n_kv_head=2), dict(qk_norm=False, dropout=0.5)]
+MORE = [
+    dict(position="sinusoidal"),
+    dict(position="none"),
+    dict(position="alibi", n_embd=96, n_head=6, n_kv_head=2),
+    dict(qk_norm=False, dropout=0.5),
+]
 
 
 @pytest.mark.parametrize("changes", SHAPES + MORE)
 def test_the_step_for_compilers_is_the_model(changes, not_translated):
     torch.manual_seed(0)
-    model = GPT(GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32, n_layer=3) | changes))).eval()
+    model = GPT(
+        GPTConfig.preset("book-nano", **(dict(vocab_size=100, block_size=32, n_layer=3) | changes))
+    ).eval()
     for p in model.parameters():
         p.data.add_(torch.randn_like(p) * 0.1)
     ids = torch.randint(model.config.vocab_size, (32,))
@@ -245,19 +315,39 @@ def test_the_step_for_compilers_is_the_model(changes, not_translated):
         fast = compile_decoding(model, layers)
         assert torch.allclose(token_by_token(fast, ids), whole, atol=1e-4, rtol=1e-4)
     scale = whole.abs().max()
-    for rounded in (copy.deepcopy(model).bfloat16(), quantize(model)):  # the same weights, rounded; activations are not
+    for rounded in (
+        copy.deepcopy(model).bfloat16(),
+        quantize(model),
+    ):  # the same weights, rounded; activations are not
         assert (token_by_token(compile_decoding(rounded), ids) - whole).abs().max() < 0.05 * scale
-    assert torch.equal(generate(fast, ids[None, :5], 60, top_k=1), generate(model, ids[None, :5], 60, top_k=1))  # past the context, too
+    assert torch.equal(
+        generate(fast, ids[None, :5], 60, top_k=1), generate(model, ids[None, :5], 60, top_k=1)
+    )  # past the context, too
     model.train()
-    assert torch.equal(generate(compile_decoding(model), ids[None, :5], 9, top_k=1), generate(model, ids[None, :5], 9, top_k=1))
+    assert torch.equal(
+        generate(compile_decoding(model), ids[None, :5], 9, top_k=1),
+        generate(model, ids[None, :5], 9, top_k=1),
+    )
     assert model.training
 
 
-def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_translated, tmp_path):
+def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(
+    not_translated, tmp_path
+):
     torch.manual_seed(0)
-    model, ids = GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(), torch.randint(100, (3, 9))
+    model, ids = (
+        GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(),
+        torch.randint(100, (3, 9)),
+    )
     fast = compile_decoding(model)
-    assert all(a is b for a, b in zip(fast.parameters(), model.parameters()))
+    assert fast.model is model
+    written = [p for layer in (*fast.blocks, fast.norm, fast.head) for p in layer.parameters()]
+    assert all(
+        a is b
+        for a, b in zip(
+            [fast.embedding.weight, *written], (*model.parameters(), model.head.weight), strict=True
+        )
+    )
     for rows in (1, 3):
         assert torch.equal(fast(ids[:rows])[0], model(ids[:rows])[0])
         assert torch.equal(generate(fast, ids, 9, seed=0), generate(model, ids, 9, seed=0))
@@ -275,7 +365,7 @@ def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_t
         compile_decoding(model, layers_at_once=0)
     text, _ = speculate(model, compile_decoding(quantize(model)), ids[:1], 12, guesses=3, top_k=1)
     assert torch.equal(text, generate(model, ids[:1], 12, top_k=1))
-    fast.save_pretrained(tmp_path / "model")
+    fast.model.save_pretrained(tmp_path / "model")
     assert torch.equal(GPT.from_pretrained(tmp_path / "model")(ids)[0], model(ids)[0])
     double = GPT(model.config).double().eval()
     assert token_by_token(compile_decoding(double), ids[0]).equal(token_by_token(double, ids[0]))
@@ -283,14 +373,19 @@ def test_a_compiled_model_shares_weights_and_leaves_the_rest_to_chapter_06(not_t
 
 def test_adapters_are_not_left_out(not_translated):
     torch.manual_seed(0)
-    model, ids = GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(), torch.randint(100, (9,))
+    model, ids = (
+        GPT(GPTConfig.preset("book-nano", vocab_size=100, block_size=32)).eval(),
+        torch.randint(100, (9,)),
+    )
     before = token_by_token(compile_decoding(model), ids)
     add_lora(model, 4)
     for name, p in model.named_parameters():
         if name.endswith(".b"):
             p.data.normal_()
     after = token_by_token(compile_decoding(model), ids)
-    assert torch.allclose(after, token_by_token(model, ids), atol=1e-4) and not torch.allclose(after, before, atol=1e-2)
+    assert torch.allclose(after, token_by_token(model, ids), atol=1e-4) and not torch.allclose(
+        after, before, atol=1e-2
+    )
 
 
 def test_compiled_by_a_compiler():
@@ -311,4 +406,6 @@ def test_compiled_by_a_compiler():
             assert version is not model or torch.equal(*texts)
             truth = token_by_token(version, ids[0])
             for fast in (compile_decoding(version), compile_decoding(version, layers_at_once=2)):
-                assert (token_by_token(fast, ids[0]) - truth).abs().max() < (1e-4 if version is model else 0.05 * truth.abs().max())
+                assert (token_by_token(fast, ids[0]) - truth).abs().max() < (
+                    1e-4 if version is model else 0.05 * truth.abs().max()
+                )
