@@ -1,4 +1,5 @@
-"Chapter 10: LoRA is exact, what is frozen stays frozen, the counts are right, the long runs' tool works."
+"Chapter 10: LoRA is exact, what is frozen stays frozen, counts are right, the long runs work."
+
 import copy
 import json
 import subprocess
@@ -7,23 +8,41 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
+from gptbook.runs import read_tensors
+from gptbook.scaling import count_costs
 from gptbook.training import TrainConfig, training_flops
 from gptbook.transfer import (
-    LAYERS, LoRA, add_lora, finetune, finetune_flops, headless, load_lora, lora_layers, merge_lora, pad_batches, save_lora,
-    speeches, text_features, train_only, untie_head,
+    LAYERS,
+    LoRA,
+    add_lora,
+    finetune,
+    load_lora,
+    lora_layers,
+    merge_lora,
+    pad_batches,
+    save_lora,
+    speeches,
+    text_features,
+    train_only,
+    untie_head,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = dict(vocab_size=61, block_size=24, n_layer=3, n_head=4, n_embd=32)
 SHAPES = {
     "gpt2": GPTConfig(**SIZE, position="learned", norm="layer", activation="gelu", bias=True),
-    "llama": GPTConfig(**SIZE, n_kv_head=2, n_hidden=88, position="rotary", norm="rms", activation="swiglu"),
-    "untied": GPTConfig(**SIZE, position="alibi", activation="relu2", qk_norm=True, tie_weights=False),
+    "llama": GPTConfig(
+        **SIZE, n_kv_head=2, n_hidden=88, position="rotary", norm="rms", activation="swiglu"
+    ),
+    "untied": GPTConfig(
+        **SIZE, position="alibi", activation="relu2", qk_norm=True, tie_weights=False
+    ),
 }
 torch.set_num_threads(1)
 
@@ -43,7 +62,9 @@ def disturb(model: GPT, seed: int = 1) -> GPT:
 
 
 ids = torch.randint(61, (2, 24), generator=torch.Generator().manual_seed(3))
-data = TokenDataset(torch.randint(61, (3000,), generator=torch.Generator().manual_seed(4)), 16, bytes=9000)
+data = TokenDataset(
+    torch.randint(61, (3000,), generator=torch.Generator().manual_seed(4)), 16, bytes=9000
+)
 SHORT = TrainConfig(steps=4, batch_size=2, optimizer="adamw", learning_rate=1e-2, warmup=0)
 
 
@@ -68,7 +89,9 @@ def test_only_the_detours_get_gradients(shape):
     model = disturb(add_lora(make(shape)))
     model(ids, ids)[1].backward()
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == name.endswith((".a", ".b")) == parameter.requires_grad, name
+        assert (
+            (parameter.grad is not None) == name.endswith((".a", ".b")) == parameter.requires_grad
+        ), name
 
 
 def test_the_detour_is_what_the_paper_says():
@@ -90,8 +113,28 @@ def test_saved_detours_load_into_the_same_base(shape, tmp_path):
     save_lora(model, path)
     again = load_lora(copy.deepcopy(base), path)
     assert torch.equal(again(ids)[0], model(ids)[0])
-    assert [n for n, p in again.named_parameters() if p.requires_grad] == [n for n, p in model.named_parameters() if p.requires_grad]
-    assert path.stat().st_size < 4 * sum(p.numel() for p in model.parameters() if p.requires_grad) + 4000
+    assert [n for n, p in again.named_parameters() if p.requires_grad] == [
+        n for n, p in model.named_parameters() if p.requires_grad
+    ]
+    assert (
+        path.stat().st_size
+        < 4 * sum(p.numel() for p in model.parameters() if p.requires_grad) + 4000
+    )
+
+
+def test_files_of_the_first_version_still_load(tmp_path):
+    base, path = make("llama"), tmp_path / "lora.safetensors"
+    tensors = {
+        f"blocks.0.attention.{part}": torch.randn(shape)
+        for part, shape in (("qkv.a", (2, 32)), ("qkv.b", (64, 2)))
+    }
+    save_file(
+        tensors, path, {"gptbook_lora": json.dumps({"blocks.0.attention.qkv": 1.5})}
+    )  # as it was written then
+    layer = lora_layers(load_lora(base, path))["blocks.0.attention.qkv"]
+    assert layer.scaling == 1.5 and torch.equal(layer.a, tensors["blocks.0.attention.qkv.a"])
+    save_lora(base, path)
+    assert read_tensors(path, key="gptbook_lora")[0] == {"blocks.0.attention.qkv": 1.5}
 
 
 def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
@@ -157,55 +200,77 @@ def measured_flops(model: GPT) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "lora on feed_forward", "head", "last block", "norm"])
+@pytest.mark.parametrize(
+    "method", ["full", "lora", "lora on feed_forward", "head", "last block", "norm"]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_flops_are_those_that_pytorch_counts(shape, method):
     model = make(shape)
     if method == "full":
-        assert finetune_flops(model, 7, 20) == training_flops(model.config, 7, 20)
+        assert training_flops(model, 7, 20) == 7 * count_costs(model.config, context=20).training
     elif method == "lora":
         add_lora(model, rank=2)
     elif method == "lora on feed_forward":
         add_lora(model, rank=5, layers=LAYERS[3:])
     else:
-        train_only(untie_head(model), {"head": "head", "last block": "blocks.2.", "norm": "norm"}[method])
-    counted = finetune_flops(model, ids.numel(), ids.size(1))
+        train_only(
+            untie_head(model), {"head": "head", "last block": "blocks.2.", "norm": "norm"}[method]
+        )
+    counted = training_flops(model, ids.numel(), ids.size(1))
     assert abs(measured_flops(model) / counted - 1) < 0.002
 
 
-def run_tool(*arguments: object) -> list[dict]:
-    "Call the tool as a reader would, on one core."
-    done = subprocess.run([sys.executable, ROOT / "tools/transfer.py", *map(str, arguments), "--tiny", "--threads", "1"],
-                          capture_output=True, text=True, cwd=ROOT)
+def run_script(*arguments: object) -> list[dict]:
+    "Call the experiment as a reader would, on one core."
+    command = [sys.executable, "-m", "experiments.transfer", *map(str, arguments)]
+    command += ["--quick", "--resume", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in Path(arguments[-1]).read_text().splitlines()]
+    _, *records = map(json.loads, Path(arguments[-1]).read_text(encoding="utf-8").splitlines())
+    return records
 
 
 def test_the_comparison_runs_and_goes_on_where_it_stopped(tmp_path):
     log = tmp_path / "log.jsonl"
-    records = run_tool("compare", "--budget", "1e8", "--arm", "lora", "--out", log)
+    records = run_script("compare", "--budget", "1e8", "--arm", "lora", "--out", log)
     curve = [r for r in records if r["experiment"] == "arm"]
-    assert [r["share"] for r in curve] == [1 / 8, 3 / 8, 1] and len({r["learning_rate"] for r in curve}) == 1
+    assert [r["share"] for r in curve] == [1 / 8, 3 / 8, 1] and len(
+        {r["learning_rate"] for r in curve}
+    ) == 1
     assert {r["arm"] for r in records if r["experiment"] == "floor"} == {"5-gram", "smollm2"}
-    assert all("tools/transfer.py compare --budget 1e8 --arm lora" in r["command"] for r in records)
-    assert curve[-1]["sample"].startswith("ROMEO:") and curve[-1]["trained_parameters"] < curve[-1]["parameters"]
-    again = run_tool("compare", "--budget", "1e8", "--arm", "lora", "--seed", "1", "--out", log)
+    assert (
+        curve[-1]["sample"].startswith("ROMEO:")
+        and curve[-1]["trained_parameters"] < curve[-1]["parameters"]
+    )
+    assert not any("command" in r for r in records)  # it stands in the first line
+    again = run_script("compare", "--budget", "1e8", "--arm", "lora", "--seed", "1", "--out", log)
     assert again[: len(records)] == records and {r["seed"] for r in again[len(records) :]} == {1}
-    assert len(run_tool("compare", "--budget", "1e8", "--arm", "lora", "--out", log)) == len(again)
+    assert all(
+        "compare --budget 1e8 --arm lora --seed 1" in r["command"] for r in again[len(records) :]
+    )
+    assert len(run_script("compare", "--budget", "1e8", "--arm", "lora", "--out", log)) == len(
+        again
+    )
 
 
 def test_who_is_speaking_runs(tmp_path):
-    records = run_tool("speakers", "--seed", "1", "--out", tmp_path / "log.jsonl")
+    records = run_script("speakers", "--seed", "1", "--out", tmp_path / "log.jsonl")
     methods = {"counting", "smollm2 frozen", "smollm2 lora", "random frozen", "random lora"}
     assert {r["method"] for r in records} == methods and len(records) == 5
     for r in records:
         hits = sum(row[i] for i, row in enumerate(r["confusion"]))
-        assert abs(hits / r["test"] - r["accuracy"]) < 1e-4 and sum(map(sum, r["confusion"])) == r["test"]
+        assert (
+            abs(hits / r["test"] - r["accuracy"]) < 1e-4
+            and sum(map(sum, r["confusion"])) == r["test"]
+        )
 
 
 def test_speeches_are_taken_out_of_a_script():
     text = "A PLAY\n\nACT I\n\nSCENE I. A street.\n\n[Enter ROMEO]\n\nROMEO:\n[Aside] But, soft! what light\nbreaks?\n[Exit]\n\nMARK ANTONY:\nAy.\n"
-    assert list(speeches(text)) == [("ROMEO", "But, soft! what light breaks?"), ("MARK ANTONY", "Ay.")]
+    assert list(speeches(text)) == [
+        ("ROMEO", "But, soft! what light breaks?"),
+        ("MARK ANTONY", "Ay."),
+    ]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -214,19 +279,39 @@ def test_features_do_not_depend_on_the_company(shape):
     texts = [[1, 2, 3], list(range(40)), [7], [5, 6]]
     together = text_features(model, texts, max_tokens=20, precision="fp32")
     for ids_of_one, row in zip(texts, together):
-        alone = headless(model)(torch.tensor([ids_of_one[:20]]))[0][0].mean(0)
+        alone = model.hidden(torch.tensor([ids_of_one[:20]]))[0].mean(0)
         assert torch.allclose(alone, row, atol=1e-5)
     assert model(ids)[0].shape == (2, 24, 61)  # the model has kept its head
     with pytest.raises(ValueError, match="empty"):
         text_features(model, [[1], []])
-    assert sorted(i for which, *_ in pad_batches(texts, batch_size=2) for i in which.tolist()) == [0, 1, 2, 3]
+    assert sorted(i for which, *_ in pad_batches(texts, batch_size=2) for i in which.tolist()) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_the_rates_of_smollm2_are_known_by_its_shape():
     "The real model's numbers, without its weights."
     with torch.device("meta"):
-        model = GPT(GPTConfig(49152, 8192, 30, 9, 576, n_kv_head=3, n_hidden=1536, activation="swiglu", rotary_base=1e5))
-    total = finetune_flops(model, 1, 128)
-    assert total == training_flops(model.config, 1, 128) and sum(p.numel() for p in model.parameters()) == 134_515_008
-    assert 0.6 < finetune_flops(add_lora(model), 1, 128) / total < 0.75
+        model = GPT(
+            GPTConfig(
+                49152,
+                8192,
+                30,
+                9,
+                576,
+                n_kv_head=3,
+                n_hidden=1536,
+                activation="swiglu",
+                rotary_base=1e5,
+            )
+        )
+    total = training_flops(model, 1, 128)
+    assert (
+        total == count_costs(model.config, context=128).training
+        and sum(p.numel() for p in model.parameters()) == 134_515_008
+    )
+    assert 0.6 < training_flops(add_lora(model), 1, 128) / total < 0.75
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_027_520
