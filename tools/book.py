@@ -449,25 +449,49 @@ def link_sources(
     modules = exporters(book)
     for page in site.rglob("*.html"):
         name = page.relative_to(site).with_suffix("").as_posix()
-        source = next((p for p in book.pages if p.rpartition(".")[0] == name), None)
+        before = text = page.read_text(encoding="utf-8")
         if name.startswith("api/"):
-            source = modules.get(Path(name).name)
-        if source is None:
-            continue
-        text = page.read_text(encoding="utf-8")
-        if name.startswith("api/"):  # generated: what can be edited is the notebook
-            text = text.replace(f"/{name}.qmd", f"/{source}")
-            text = re.sub(r"<p>Docs: .*?</p>", "", text, count=1)
-        elif source.endswith(".ipynb"):
+            source = modules.get(Path(name).name, "")
+            text = _reference_page(text, name, source)
+        else:
+            source = next((p for p in book.pages if p.rpartition(".")[0] == name), "")
+        if source.endswith(".ipynb") and not name.startswith("api/"):
             shutil.copyfile(book.root / source, site / source)
             links = _notebook_links(source, book.repository)
             title, end = '<header id="title-block-header"', "</header>"
-            before, _, after = text.partition(title)
-            text = before + title + after.replace(end, end + links, 1) if after else text
-        text = text.replace("</main>", f"{_repository_links(source, book.repository)}</main>", 1)
-        page.write_text(text, encoding="utf-8")
+            head, _, rest = text.partition(title)
+            text = head + title + rest.replace(end, end + links, 1) if rest else text
+        if source:
+            text = text.replace(
+                "</main>", f"{_repository_links(source, book.repository)}</main>", 1
+            )
+        if text != before:
+            page.write_text(text, encoding="utf-8")
     for copy in site.rglob("*.llms.md"):  # the address that llmstxt.org proposes, and nbdev uses
         shutil.copyfile(copy, copy.with_name(copy.name.removesuffix(".llms.md") + ".html.md"))
+
+
+ANCHOR = re.compile(r'<h\d class="anchored" data-anchor-id="([\w.]+)">')
+
+
+def _reference_page(
+    text: str,  # the HTML of a page of the API reference
+    name: str,  # its name, such as api/attention
+    source: str,  # the notebook that exports the module; empty when there is none
+) -> str:  # the page
+    "Generated pages: what can be edited is the notebook; nbdev's names for the headings work, too."
+    text = re.sub(r"<p>\s*Docs: https\S+\.html\.md</p>", "", text)  # this page's own address
+    text = ANCHOR.sub(_anchor_as_nbdev, text)
+    if source:
+        return text.replace(f"/{name}.qmd", f"/{source}")
+    edit = r'<div class="action-links"><a href="[^"]*/edit/[^"]*".*?</a></div>'
+    return re.sub(edit, "", text)
+
+
+def _anchor_as_nbdev(match: re.Match) -> str:
+    "A heading that is also found under nbdev's name for it, which is in small letters."
+    small = match[1].lower()
+    return match[0] if small == match[1] else f'{match[0]}<span id="{small}"></span>'
 
 
 def exporters(book: Book) -> dict[str, str]:  # module -> the notebook that exports it
@@ -550,6 +574,7 @@ def localise(
         up = "../" * len(page.relative_to(site).parent.parts)
         text = text.replace(KATEX, f"{up}site_libs/katex")
         text = FOLDED.sub(_folded, text)
+        text = DIAGRAM.sub(lambda match: _inline(match, page.parent), text)
         script = f'<script src="{up}nbs/assets/book.js"></script>'
         if (site / "nbs/assets/book.js").is_file() and script not in text:
             text = text.replace("</head>", f"{script}\n</head>", 1)
@@ -559,6 +584,16 @@ def localise(
 def _folded(match: re.Match) -> str:
     "What is folded, for the style sheet: a solution hides its output too, plumbing takes no room."
     return f'<details class="code-fold {FOLD_CLASS[match[2]]}">{match[1]}'
+
+
+DIAGRAM = re.compile(r'<img alt="([^"]*)"[^>]*?\ssrc="([^"]*assets/diagrams/[^"/]+\.svg)"[^>]*>')
+
+
+def _inline(match: re.Match, folder: Path) -> str:
+    "A diagram's SVG in the page itself, where it takes the colours of the theme."
+    label, source = match.groups()
+    svg = (folder / source).read_text(encoding="utf-8")
+    return svg.strip().replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 LOADS = re.compile(
