@@ -1,9 +1,17 @@
-"Chapter 14 with other seeds than its own: what the data ask for, what a split keeps apart, and one run from start to end."
+"Chapter 12 with other seeds than its own: what the data ask for, what a split keeps apart, and one run from start to end."
+
 import pytest
 import torch
 
 from gptbook.model import GPT, GPTConfig
-from gptbook.projects import AdditionDataset, QuestionDataset, SortDataset, answer, exact_match, in_split
+from gptbook.projects import (
+    AdditionDataset,
+    QuestionDataset,
+    SortDataset,
+    answer,
+    exact_match,
+    in_split,
+)
 from gptbook.training import TrainConfig, Trainer, evaluate
 
 
@@ -32,15 +40,25 @@ def test_sums_are_right(n_digits, below, order):
 
 @pytest.mark.parametrize("seed", [5, 23, 101])
 def test_no_sum_is_on_both_sides(seed):
-    sides = [AdditionDataset(2, split, held_out=0.07, seed=seed) for split in ("train", "validation")]
-    pairs = [{tuple(sorted(pair)) for pair in zip(side.a.tolist(), side.b.tolist())} for side in sides]
+    sides = [
+        AdditionDataset(2, split, held_out=0.07, seed=seed) for split in ("train", "validation")
+    ]
+    pairs = [
+        {tuple(sorted(pair)) for pair in zip(side.a.tolist(), side.b.tolist())} for side in sides
+    ]
     assert not pairs[0] & pairs[1]
     assert sum(map(len, sides)) == 10_000 and 500 <= len(sides[1]) <= 900
 
 
-@pytest.mark.parametrize("length, n_symbols, unseen", [(6, 3, "sequence"), (6, 3, "answer"), (9, 7, "sequence"), (12, 10, "answer")])
+@pytest.mark.parametrize(
+    "length, n_symbols, unseen",
+    [(6, 3, "sequence"), (6, 3, "answer"), (9, 7, "sequence"), (12, 10, "answer")],
+)
 def test_sorted_sequences(length, n_symbols, unseen):
-    sides = [SortDataset(length, n_symbols, split, seed=31, unseen=unseen, examples=5000) for split in ("train", "validation")]
+    sides = [
+        SortDataset(length, n_symbols, split, seed=31, unseen=unseen, examples=5000)
+        for split in ("train", "validation")
+    ]
     for side in sides:
         assert side.answers.equal(side.questions[:, :length].sort(dim=1).values)
         assert (side.questions[:, length] == n_symbols).all()
@@ -56,7 +74,9 @@ def test_batches_ask_for_the_answer_only():
     assert x.equal(again[0]) and y.equal(again[1]) and x.shape == y.shape == (64, data.block_size)
     assert (y[:, :5] == -100).all() and y[:, 5:].equal(x[:, :5].sort(dim=1).values)
     assert x[:, 6:].equal(y[:, 5:-1])  # what was just answered is read next
-    assert data.questions[0, -1] == 4 and (data.questions != -100).all()  # the table itself is not touched
+    assert (
+        data.questions[0, -1] == 4 and (data.questions != -100).all()
+    )  # the table itself is not touched
 
 
 def test_windows_show_every_example_once():
@@ -69,21 +89,34 @@ def test_windows_show_every_example_once():
 def test_the_loss_does_not_depend_on_how_questions_are_batched():
     data = AdditionDataset(2, "validation", seed=4)
     model = small_model(data, 10)
-    assert evaluate(model, data, batch_size=1000) == pytest.approx(evaluate(model, data, batch_size=64), rel=1e-4)
+    assert evaluate(model, data, batch_size=1000) == pytest.approx(
+        evaluate(model, data, batch_size=64), rel=1e-4
+    )
 
 
 def test_groups_stay_together():
     groups = torch.arange(1000) // 4
     held = in_split(groups, "validation", 0.3, seed=8)
-    assert held.view(-1, 4).float().mean(1).unique().tolist() == [0.0, 1.0] and 200 < held.sum() < 400
+    assert (
+        held.view(-1, 4).float().mean(1).unique().tolist() == [0.0, 1.0] and 200 < held.sum() < 400
+    )
     assert (held ^ in_split(groups, "train", 0.3, seed=8)).all()
 
 
-@pytest.mark.parametrize("make", [
-    lambda: AdditionDataset(2, "all"), lambda: AdditionDataset(2, held_out=0), lambda: AdditionDataset(7),
-    lambda: AdditionDataset(2, below=1), lambda: AdditionDataset(2, order="up"), lambda: SortDataset(0),
-    lambda: SortDataset(3, 1), lambda: SortDataset(unseen="none"), lambda: QuestionDataset(torch.zeros(2), torch.zeros(2)),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AdditionDataset(2, "all"),
+        lambda: AdditionDataset(2, held_out=0),
+        lambda: AdditionDataset(7),
+        lambda: AdditionDataset(2, below=1),
+        lambda: AdditionDataset(2, order="up"),
+        lambda: SortDataset(0),
+        lambda: SortDataset(3, 1),
+        lambda: SortDataset(unseen="none"),
+        lambda: QuestionDataset(torch.zeros(2), torch.zeros(2)),
+    ],
+)
 def test_bad_settings_are_refused(make):
     with pytest.raises(ValueError, match="must be|expected"):
         make()
