@@ -277,7 +277,7 @@ SPOILT = [  # (which model, what is done to its folder, what the message must na
     ("gpt2", edit_config(layer_norm_epsilon=None), "layer_norm_epsilon"),
     ("llama", edit_tensors(lambda t: t.pop(Q)), f"{Q} is missing"),
     ("llama", edit_tensors(lambda t: t.update({Q: t[Q][:8]})), f"{Q} has shape"),
-    ("llama", edit_config(num_key_value_heads=3), "3 heads"),
+    ("llama", edit_config(num_key_value_heads=3), "num_key_value_heads is 3"),
     ("llama", edit_config(num_key_value_heads=4), "k_proj.weight has shape"),
     ("llama", edit_config(head_dim=16), "16 channels"),
     ("llama", edit_config(hidden_act="gelu"), "hidden_act is 'gelu'"),
@@ -330,7 +330,7 @@ def hub_cache(folder: Path, model: GPT) -> Path:  # the file of weights
         place.mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
     save_pretrained(model, folder / "flat")
-    from gptbook.data import file_sha256
+    from gptbook.files import file_sha256
     weights = folder / "flat" / "model.safetensors"
     blob = blobs / file_sha256(weights)
     weights.rename(blob)

@@ -13,18 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from gptbook.data import load_text
+from gptbook.corpora import load_text
+from gptbook.pretrained import DIGITS_APART_SPLIT, from_vocabulary, load_tokenizer, visible
 from gptbook.tokenizer import (
-    DIGITS_APART_SPLIT,
     GPT2_SPLIT,
     BPETokenizer,
     CharTokenizer,
     StreamDecoder,
-    _CHARACTER_OF,
     count_pieces,
-    from_vocabulary,
     learn_merges,
-    load_tokenizer,
 )
 
 LLAMA3_SPLIT = (
@@ -219,7 +216,7 @@ def test_several_ways_to_one_token_are_reduced_to_the_one_that_happens(gpt2):
     "Files converted from tiktoken's list every pair that makes a token."
     tokens = sorted((t for t in gpt2.ranks if len(t) > 1), key=gpt2.ranks.get)[:2000]
     known = {bytes([byte]) for byte in range(256)} | set(tokens)
-    spelt = {token: "".join(map(_CHARACTER_OF.__getitem__, token)) for token in known}
+    spelt = {token: visible(token) for token in known}
     vocabulary = {name: gpt2.ranks[token] for token, name in spelt.items()}
     every = [(spelt[t[:i]], spelt[t[i:]]) for t in tokens for i in range(1, len(t)) if {t[:i], t[i:]} <= known]
     assert len(every) > len(tokens)
@@ -284,5 +281,5 @@ def test_damaged_files_are_refused_with_a_sentence(tmp_path_factory, text, raw):
 
 def test_an_unwritable_folder_is_named(trained, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot make the folder"):
+    with pytest.raises(OSError, match="cannot write to the folder"):
         trained.save(tmp_path / "file" / "inside")

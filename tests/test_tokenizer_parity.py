@@ -17,15 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from gptbook.data import fetch_package
-from gptbook.tokenizer import (
-    DIGITS_APART_SPLIT,
-    GPT2_SPLIT,
-    NUMBERS_APART_SPLIT,
-    _GPT2_WHEEL,
-    BPETokenizer,
-    load_tokenizer,
-)
+from gptbook.corpora import fetch_package
+from gptbook.pretrained import _GPT2_WHEEL, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT, load_tokenizer
+from gptbook.tokenizer import GPT2_SPLIT, BPETokenizer
 
 MINGPT_PROMPT = "Hello!! I'm Andrej Karpathy. It's 2022. w00t :D 🤗"
 SCRIPTS = """
