@@ -358,20 +358,19 @@ def _encoding_of(
 def _complaint(
     path: str | Path,  # a file
     data: bytes,  # its bytes, or a block of them
-    offset: int | None = None,  # where UTF-8 breaks off in them
+    broken: str = "",  # the byte at which UTF-8 breaks off, in words
 ) -> str | None:  # what the file is, and what to do; None if nothing speaks against it
     "Say why a file cannot be read as text."
     quoted = shlex.quote(str(path))
     for start, (kind, advice) in _NOT_TEXT.items():
         if data.startswith(start):
             return f"{path} is {kind}, not text. {advice.format(path=quoted)}"
-    if offset is None and b"\0" not in data:
+    if not broken and data.count(0) <= max(len(data) / 5, 300):  # a few zeros make no other text
         return None
     readable = data.decode("utf-8", "ignore")
-    broken = len(data) - len(readable.encode())
-    if 0 < broken < sum(character > "\x7f" for character in readable):
+    if 0 < len(data) - len(readable.encode()) < sum(c > "\x7f" for c in readable):
         return (
-            f"{path} is UTF-8, but damaged or cut short at offset {offset}. Fetch it again, or "
+            f"{path} is UTF-8, but damaged or cut short at {broken}. Fetch it again, or "
             f"drop what cannot be read with: iconv -c -f UTF-8 -t UTF-8 {quoted} > utf8.txt"
         )
     if (encoding := _encoding_of(data)) is None:
@@ -379,9 +378,8 @@ def _complaint(
             f"{path} is not text: it holds bytes that no text has. If it holds token ids, open it "
             "with TokenDataset.open; otherwise pass a text file in UTF-8."
         )
-    place = f"byte 0x{data[offset]:02x} at offset {offset}" if offset is not None else "zero bytes"
     return (
-        f"{path} is not UTF-8: {place}. If it is {encoding}, as it seems, convert it "
+        f"{path} is not UTF-8: {broken or 'it is full of zero bytes'}. If it is {encoding}, as it seems, convert it "
         f"with: iconv -f {encoding} -t UTF-8 {quoted} > utf8.txt"
     )
 
@@ -405,7 +403,8 @@ def _decode(
         text = data.decode("utf-8-sig")  # a byte order mark at the start is dropped
     except UnicodeDecodeError as error:
         offset = error.start + len(data) - len(error.object)
-        raise ValueError(_complaint(path, data, offset)) from None
+        broken = f"byte 0x{data[offset]:02x} at offset {offset}"
+        raise ValueError(_complaint(path, data, broken)) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -611,7 +610,8 @@ def read_blocks(
     rest = ""
     try:
         with open(path, "rb") as file:
-            if complaint := _complaint(path, file.peek()):
+            head = file.peek()
+            if complaint := _complaint(path, head):
                 raise ValueError(complaint)
             text = io.TextIOWrapper(file, encoding="utf-8-sig")  # every line end becomes \n
             while more := text.read(size):
@@ -620,7 +620,8 @@ def read_blocks(
                     yield rest[: cut.start()]
                     rest = rest[cut.start() :]
     except UnicodeDecodeError as error:
-        raise ValueError(_complaint(path, error.object, error.start)) from None
+        broken = f"byte 0x{error.object[error.start]:02x}"
+        raise ValueError(_complaint(path, head + error.object, broken)) from None
     if rest:
         yield rest
 

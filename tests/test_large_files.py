@@ -14,20 +14,18 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptbook.data import TokenDataset, load_text
-from gptbook.tokenizer import (
+from gptbook.corpora import (
     _PLACES,
-    DIGITS_APART_SPLIT,
-    GPT2_SPLIT,
-    NUMBERS_APART_SPLIT,
-    BPETokenizer,
-    CharTokenizer,
     _place_to_cut,
     count_file,
-    count_pieces,
     encode_file,
+    load_text,
     read_blocks,
+    train_on_file,
 )
+from gptbook.data import TokenDataset
+from gptbook.pretrained import DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT
+from gptbook.tokenizer import GPT2_SPLIT, BPETokenizer, CharTokenizer, count_pieces
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -62,7 +60,7 @@ def test_each_pattern_has_its_place():
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("gptbook.tokenizer.read_blocks", partial(read_blocks, size=30_000))
+    monkeypatch.setattr("gptbook.corpora.read_blocks", partial(read_blocks, size=30_000))
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +77,10 @@ def test_counting_a_file_is_counting_its_text(small_blocks, plays, pattern):
 
 def test_training_from_a_file_is_training_from_its_text(small_blocks, tmp_path, plays):
     text = plays.read_text(encoding="utf-8")
-    assert BPETokenizer.train(plays, 600).merges == BPETokenizer.train(text, 600).merges
+    assert train_on_file(plays, 600).merges == BPETokenizer.train(text, 600).merges
     path = tmp_path / "documents.txt"
     path.write_text("<|endoftext|>".join(text[i : i + 777] for i in range(0, len(text), 777)), encoding="utf-8")
-    from_file, from_text = BPETokenizer.train(path, 600), BPETokenizer.train(path.read_text(encoding="utf-8"), 600)
+    from_file, from_text = train_on_file(path, 600), BPETokenizer.train(path.read_text(encoding="utf-8"), 600)
     assert from_file.merges == from_text.merges
 
 
@@ -109,11 +107,11 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, plays):
     latin.write_bytes("Où? ".encode("latin-1") * 100)
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8"):
-        BPETokenizer.train(latin, 300)
+        train_on_file(latin, 300)
     with pytest.raises(ValueError, match="the corpus is empty"):
-        BPETokenizer.train(tmp_path / "empty.txt", 300)
+        train_on_file(tmp_path / "empty.txt", 300)
     with pytest.raises(FileNotFoundError):
-        BPETokenizer.train(tmp_path / "none.txt", 300)
+        train_on_file(tmp_path / "none.txt", 300)
     with pytest.raises(ValueError, match="not in the alphabet"):
         encode_file(CharTokenizer("abc"), plays, tmp_path / "ids.bin")
     assert not list(tmp_path.glob("*ids.bin*"))
@@ -141,13 +139,13 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, plays):
         (tmp_path / name).write_text(text * (n_bytes // len(text) + 1), encoding="utf-8")
     peaks = in_a_process_of_its_own("""
         from pathlib import Path
-        from gptbook import tokenizer as t
+        from gptbook import corpora as t
         from functools import partial
         t.read_blocks = partial(t.read_blocks, size=1 << 19)
         peaks = []
         for name in ("small.txt", "large.txt"):
             path = Path(sys.argv[1], name)
-            tokenizer = t.BPETokenizer.train(path, 1000)
+            tokenizer = t.train_on_file(path, 1000)
             t.encode_file(tokenizer, path, path.with_suffix(".bin"))
             peaks.append(memory())
         print(json.dumps(peaks))
