@@ -1,6 +1,10 @@
 "The site in a real browser: controls move by keyboard and mouse, nothing is asked of another host, and it reads without scripts."
+
 import functools
 import http.server
+import importlib
+import inspect
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,7 +16,10 @@ from small_book import make_book, notebook, run_tool
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CONTROLS = notebook(
-    "md:# Controls\n\n> they move\n\nMaths: $x^2$ and\n\n$$\\frac{a}{b} + c \\tag{1.1}$$\n\n" + "A long formula: $$" + "+".join(f"x_{{{i}}}" for i in range(60)) + "$$",
+    "md:# Controls\n\n> they move\n\nMaths: $x^2$ and\n\n$$\\frac{a}{b} + c \\tag{1.1}$$\n\n"
+    + "A long formula: $$"
+    + "+".join(f"x_{{{i}}}" for i in range(60))
+    + "$$",
     "from gptbook.explore import animate, explore\nimport matplotlib.pyplot as plt",
     "def chart(n=3, kind='line'):\n    fig, ax = plt.subplots(figsize=(7, 3))\n    ax.plot(range(n), label=kind)\n    ax.set_title(kind)\n    return fig",
     "explore(chart, n=(1, 6, 1))",
@@ -54,19 +61,28 @@ def browser() -> Iterator["playwright.Browser"]:
 @pytest.fixture(scope="module")
 def server(site: Path) -> Iterator[str]:
     "The address of the site when it is served from a folder below the root of a host."
-    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(site.parent.parent)))
+    handler = type(
+        "Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}
+    )
+    host = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(site.parent.parent))
+    )
     threading.Thread(target=host.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{host.server_address[1]}/book/_site"
     host.shutdown()
 
 
 @pytest.fixture(params=["file", "host"])
-def page(request: pytest.FixtureRequest, site: Path, server: str, browser) -> Iterator["playwright.Page"]:
+def page(
+    request: pytest.FixtureRequest, site: Path, server: str, browser
+) -> Iterator["playwright.Page"]:
     "The page with the controls; the test fails if it asks any other host for anything, or if a script fails."
     base = site.as_uri() if request.param == "file" else server
     opened, problems = browser.new_page(viewport={"width": 1280, "height": 900}), []
-    opened.on("request", lambda r: None if r.url.startswith((base, "data:", "blob:")) else problems.append(r.url))
+    opened.on(
+        "request",
+        lambda r: None if r.url.startswith((base, "data:", "blob:")) else problems.append(r.url),
+    )
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.goto(f"{base}/nbs/01_controls.html")
     opened.wait_for_selector(".gptbook-explore[data-shown] .gptbook-knobs:not([hidden])")
@@ -82,7 +98,10 @@ def test_keyboard_moves_the_figure(page) -> None:
     before = image.get_attribute("src")
     slider.focus()
     page.keyboard.press("ArrowRight")
-    assert control.get_attribute("data-shown") == "n = 4" and slider.get_attribute("aria-valuetext") == "4"
+    assert (
+        control.get_attribute("data-shown") == "n = 4"
+        and slider.get_attribute("aria-valuetext") == "4"
+    )
     assert image.get_attribute("src") != before and image.get_attribute("alt") == "n = 4"
     assert control.locator("output").inner_text() == "4"
     page.keyboard.press("ArrowLeft")
@@ -97,7 +116,10 @@ def test_mouse_moves_the_figure_and_only_that_one(page) -> None:
     before = first.locator("img").get_attribute("src")
     box = first.locator("input").bounding_box()
     page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
-    assert first.get_attribute("data-shown") == "n = 1" and first.locator("img").get_attribute("src") != before
+    assert (
+        first.get_attribute("data-shown") == "n = 1"
+        and first.locator("img").get_attribute("src") != before
+    )
     assert second.get_attribute("data-shown") == others
 
 
@@ -117,7 +139,9 @@ def test_animation_plays_to_its_end(page) -> None:
     control.locator("input").focus()
     page.keyboard.press("Home")
     control.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelectorAll('.gptbook-explore')[2].dataset.shown === 'frame = 3'")
+    page.wait_for_function(
+        "document.querySelectorAll('.gptbook-explore')[2].dataset.shown === 'frame = 3'"
+    )
     control.get_by_role("button", name="Play").wait_for()
     assert control.locator("pre").inner_text() == "frame 3"
 
@@ -147,5 +171,50 @@ def test_first_frame_without_scripts(site: Path, browser) -> None:
     image = page.locator(".gptbook-explore img").first
     assert image.is_visible() and image.bounding_box()["height"] > 100
     assert page.get_by_text("frame 0").is_visible()
-    assert not page.locator(".gptbook-explore input").first.is_visible()  # no slider that does not move
+    assert not page.locator(
+        ".gptbook-explore input"
+    ).first.is_visible()  # no slider that does not move
     context.close()
+
+
+# What the API reference must show of each class: what a user calls
+REFERENCE = {
+    "model": {"GPT": ["forward", "hidden", "generate", "from_pretrained", "save_pretrained"]},
+    "training": {"Trainer": ["fit", "evaluate", "save_checkpoint", "load_checkpoint"]},
+    "tokenizer": {
+        "Tokenizer": ["decode", "decode_stream", "save", "load"],
+        "BPETokenizer": ["train", "from_counts", "encode", "from_pretrained"],
+    },
+    "data": {
+        "NGram": ["fit", "probabilities", "sample", "bits_per_byte"],
+        "TokenDataset": ["from_text", "batch", "windows", "open", "save"],
+    },
+    "distributed": {"DistributedTrainer": ["fit"]},
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The API reference, built."
+    chapters = {"01_a.ipynb": notebook("md:# A\n\n> b\n\ntext")}
+    book = make_book(tmp_path_factory.mktemp("reference") / "book", chapters, api=True)
+    done = run_tool(book, "build")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return book / "_site/api"
+
+
+@pytest.mark.parametrize("module", sorted(REFERENCE))
+def test_the_reference_lists_every_public_method(reference: Path, module: str) -> None:
+    page = (reference / f"{module}.html").read_text(encoding="utf-8")
+    listed = set(re.findall(r'data-anchor-id="([\w.]+)"', page))
+    source = importlib.import_module(f"gptbook.{module}")
+    for name, promised in REFERENCE[module].items():
+        own = vars(getattr(source, name))
+        methods = {m for m, f in own.items() if not m.startswith("_") and is_method(f)}
+        assert not {f"{name}.{m}" for m in methods} - listed
+        assert not {f"{name}.{m}" for m in promised} - listed
+
+
+def is_method(value: object) -> bool:
+    "Whether something in a class is a method: plain, of the class, or static."
+    return isinstance(value, classmethod | staticmethod) or inspect.isfunction(value)
