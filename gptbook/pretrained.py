@@ -503,8 +503,7 @@ _RUNS = "runs"  # where `gptbook train` puts its models: nobody's name on the hu
 
 
 def model_folder(
-    name_or_folder: str
-    | PathLike,  # a folder, a .gguf file, a known model's name, or one on the hub
+    name_or_folder: str | PathLike,  # a folder, a .gguf file, a known name, or one on the hub
 ) -> Path:  # the folder, or the .gguf file
     "Where a model is, fetched if need be. Raises FileNotFoundError that says which names are known."
     name, folder = str(name_or_folder), Path(name_or_folder)
@@ -516,8 +515,10 @@ def model_folder(
         if name == "smollm2-135m":
             return _fetch_smollm2()
         hub = _ON_THE_HUB.get(name, name)
-        elsewhere = folder.parent.is_dir() or folder.parts[0] == _RUNS
-        if name in _ON_THE_HUB or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub) and not elsewhere:
+        path = (
+            isinstance(name_or_folder, Path) or folder.parent.is_dir() or folder.parts[0] == _RUNS
+        )
+        if name in _ON_THE_HUB or (not path and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)):
             return _fetch_hub(hub)
         what = "is neither a folder nor a known model"
     elif (folder / "config.json").is_file() or len(list(folder.glob("*.gguf"))) == 1:
@@ -836,14 +837,13 @@ def parse_tokenizer(
 
 # %% ../nbs/91_pretrained.ipynb #ab91001a
 def tokenizer_folder(
-    name_or_folder: str
-    | PathLike,  # whatever `model_folder` takes, or a folder with a tokenizer only
+    name_or_folder: str | PathLike,  # what `model_folder` takes, or a tokenizer's own folder
 ) -> Path:  # the folder, or a .gguf file
     "Where a tokenizer is, fetched if need be. Raises FileNotFoundError that names what is known."
     folder = Path(name_or_folder)
     if folder.is_dir():
         return folder
-    return _fetch_gpt2_tokenizer() if str(folder) in _ON_THE_HUB else model_folder(folder)
+    return _fetch_gpt2_tokenizer() if str(folder) in _ON_THE_HUB else model_folder(name_or_folder)
 
 
 def _read_merges(
@@ -874,8 +874,7 @@ def _read_stop_ids(
 
 # %% ../nbs/91_pretrained.ipynb #ab91001b
 def load_tokenizer(
-    name_or_folder: str
-    | PathLike,  # "gpt2", whatever `model_folder` takes, or a tokenizer's folder
+    name_or_folder: str | PathLike,  # what `model_folder` takes, or a tokenizer's own folder
 ) -> CharTokenizer | BPETokenizer:
     "Read a tokenizer. Raises ValueError that says what is missing, broken or unsupported."
     folder = tokenizer_folder(name_or_folder)
@@ -1029,8 +1028,7 @@ def read_gguf_tokenizer(
 
 # %% ../nbs/91_pretrained.ipynb #ab910021
 def load(
-    name_or_folder: str
-    | PathLike,  # a folder, a .gguf file, a known model's name, or one on the hub
+    name_or_folder: str | PathLike,  # a folder, a .gguf file, a known name, or one on the hub
 ) -> tuple[GPT, CharTokenizer | BPETokenizer]:  # the model in evaluation mode, and its tokenizer
     "Load a model and its tokenizer. Raises ValueError or OSError that says what is wrong."
     folder = model_folder(name_or_folder)

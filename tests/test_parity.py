@@ -15,9 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import gptbook
 from gptbook.generation import generate
 from gptbook.model import GPT, GPTConfig
-from gptbook.pretrained import family_of, load_pretrained, model_folder, read_gguf, read_weights, save_pretrained
+from gptbook.pretrained import (
+    chat_prompt,
+    family_of,
+    load,
+    load_pretrained,
+    load_tokenizer,
+    model_folder,
+    read_gguf,
+    read_weights,
+    save,
+    save_pretrained,
+)
+from gptbook.tokenizer import BPETokenizer, CharTokenizer
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install -e '.[dev]'")
 transformers.logging.set_verbosity_error()
@@ -356,6 +369,101 @@ def test_a_name_on_the_hub_is_found_in_the_hubs_own_layout(tmp_path: Path) -> No
     environment["HF_HUB_CACHE"] = str(tmp_path / "empty")
     run = subprocess.run([sys.executable, "-c", HUB_SCRIPT], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert "neither a folder nor a known model" in run.stderr and "ConnectionError" in run.stderr
+
+
+# --- the door: a model and its tokenizer, by any name -------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[GPT, BPETokenizer, Path]:
+    "A model and its tokenizer, and the folder where they are."
+    tokenizer = BPETokenizer.train("The quick brown fox jumps over the lazy dog.", 270)
+    model = random_model(replace(GPT2_SHAPES["usual"], vocab_size=270))
+    save(model, tokenizer, tmp_path / "run")
+    return model, tokenizer, tmp_path / "run"
+
+
+def test_a_model_and_its_tokenizer_come_back(pair: tuple) -> None:
+    model, tokenizer, folder = pair
+    for name in (folder, str(folder)):
+        again, same = gptbook.load(name)
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+        assert (same.merges, same.special_tokens) == (tokenizer.merges, tokenizer.special_tokens)
+    assert not again.training
+    characters = CharTokenizer("abc")
+    gptbook.save(GPT(replace(model.config, vocab_size=3)), characters, folder)
+    assert gptbook.load(folder)[1].characters == "abc"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(pair: tuple) -> None:
+    model, tokenizer, folder = pair
+    with pytest.raises(ValueError, match=r"the tokenizer has 270 tokens, the model 269"):
+        save(GPT(replace(model.config, vocab_size=269)), tokenizer, folder)
+    assert load(folder)[0].config.vocab_size == 270  # nothing was written
+    save_pretrained(GPT(replace(model.config, vocab_size=269)), folder)
+    with pytest.raises(ValueError, match=r"run: the tokenizer has 270 tokens, the model 269"):
+        load(folder)
+    save_pretrained(GPT(replace(model.config, vocab_size=320)), folder)  # a padded table
+    assert load(folder)[0].config.vocab_size == 320
+
+
+def test_an_unfinished_run_says_how_to_go_on(pair: tuple) -> None:
+    _, _, folder = pair
+    (folder / "model.safetensors").rename(folder / "checkpoint.safetensors")
+    for present in (True, False):
+        for door in (load, load_pretrained, GPT.from_pretrained):
+            with pytest.raises(ValueError, match="is not finished; go on with: gptbook train --resume .*run"):
+                door(folder)
+        assert load_tokenizer(folder).vocab_size == 270
+        if present:
+            (folder / "config.json").unlink()
+
+
+def test_a_folder_without_a_tokenizer_says_so(pair: tuple) -> None:
+    _, _, folder = pair
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="has no tokenizer; give a folder that has tokenizer.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["runs/shakespeare", "./shakespeare/x", "no/such/folder", "../no/model", "shakespear"])
+def test_a_missing_folder_is_no_question_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gptbook.pretrained._fetch_hub", lambda name: pytest.fail(f"the hub was asked for {name}"))
+    for door in (load, load_pretrained, load_tokenizer):
+        with pytest.raises(FileNotFoundError, match="is neither a folder nor a known model"):
+            door(name)
+
+
+TEMPLATES = {
+    "a clock": "{{ strftime_now('%Y') }} {{ messages[0].content }}",
+    "break": "{% for m in messages %}{{ m.content }}{% break %}{% endfor %}",
+    "marks around answers": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "tojson": "{{ messages | tojson }} {{ messages[0] | tojson(indent=2) }}",
+    "no tools": "{% if tools is not none or documents is not none %}[TOOLS]{% endif %}{{ messages[0].content }}",
+    "special tokens": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
+    "white space": "{% for m in messages %}\n  {% if true %}\n  {{ m.role }}\n  {% endif %}\n{% endfor %}\n!",
+    "several": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[1].content }}"}],
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_chat_templates_give_what_they_give_in_transformers(name: str, pair: tuple) -> None:
+    _, _, folder = pair
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": TEMPLATES[name]}))
+    messages = [{"role": "user", "content": "Hi <b> é"}, {"role": "assistant", "content": "Ho & 'x'"}]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert chat_prompt(folder, messages) == expected
+
+
+def test_a_template_that_refuses_says_why(pair: tuple) -> None:
+    _, _, folder = pair
+    for template, said in (("{{ raise_exception('roles must alternate') }}", "roles must alternate"), ("{% if %}", "fails"), ("{{ 1 + 'a' }}", "fails")):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+        with pytest.raises(ValueError, match=said):
+            chat_prompt(folder, "Hi")
 
 
 # --- a real pretrained model -----------------------------------------------------------------------------------------

@@ -285,6 +285,82 @@ def test_a_special_token_that_looks_around_itself_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
+def test_words_and_runs_of_spaces_with_an_id_of_their_own(tmp_path):
+    "Added tokens that are not special are found in every text, the longest first."
+    theirs = train_there([SCRIPTS, MINGPT_PROMPT] * 3, special=["<|endoftext|>"], size=400)
+    theirs.add_tokens(["foxy", "fox", "  ", "   ", "    ", "é<|", "light"])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path)
+    texts = ["a    b", "The foxy dog, a fox", "  \n     x  ", "foxyfox light", "é<|endoftext|>", *TEXTS.values()]
+    for text in texts:
+        assert ours.encode(text, "all") == ours.encode_slowly(text, "all") == theirs.encode(text).ids, text
+        assert ours.decode(ours.encode(text)) == text
+    ours.save(tmp_path / "again")
+    again = tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+    assert [again.encode(text).ids for text in texts] == [theirs.encode(text).ids for text in texts]
+    assert load_tokenizer(tmp_path / "again").added_tokens == ours.added_tokens
+
+
+@given(st.lists(st.sampled_from(["quux", "qu", "ux", " quux", "fox", " the", "q", "x", " "]), max_size=12).map("".join))
+@FEW
+def test_tokens_that_no_merge_makes_stand_for_whole_pieces(tmp_path_factory, text):
+    "As in Llama 3's file, where `ignore_merges` is true."
+    folder = tmp_path_factory.mktemp("whole")
+    train_there(["the quick fox jumps ux"] * 9, size=280).save(str(folder / "tokenizer.json"))
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    for name in ("quux", "Ġquux", "Ġthequux"):
+        vocabulary[name] = len(vocabulary)
+    content["model"]["ignore_merges"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    ours, theirs = load_tokenizer(folder), tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert ours.encode(text) == ours.encode_slowly(text) == theirs.encode(text).ids
+    assert ours.decode(ours.encode(text)) == text and ours.vocab_size == theirs.get_vocab_size()
+    ours.save(folder / "again")
+    again = tokenizers.Tokenizer.from_file(str(folder / "again" / "tokenizer.json"))
+    assert again.encode(text).ids == ours.encode(text) == load_tokenizer(folder / "again").encode(text)
+    content["model"]["ignore_merges"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="have no merge"):
+        load_tokenizer(folder)
+
+
+def test_a_token_before_every_text_is_known_and_left_to_the_caller(tmp_path):
+    theirs = train_there(["a b c"] * 3, special=["<|begin|>", "<|endoftext|>"])
+    before = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
+    for processor in (before, processors.Sequence([processors.ByteLevel(trim_offsets=False), before])):
+        theirs.post_processor = processor
+        theirs.save(str(tmp_path / "tokenizer.json"))
+        ours = load_tokenizer(tmp_path)
+        assert (ours.bos_token, ours.bos_id, ours.eos_id) == ("<|begin|>", 0, 1)
+        assert [ours.bos_id, *ours.encode("a b")] == theirs.encode("a b").ids
+        ours.save(tmp_path / "again")
+        again = tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+        assert again.encode("a b").ids == theirs.encode("a b").ids
+        assert load_tokenizer(tmp_path / "again").bos_id == 0
+    assert BPETokenizer([]).bos_id is None
+    special = [("<|begin|>", 0), ("<|endoftext|>", 1)]
+    theirs.post_processor = processors.TemplateProcessing(single="<|begin|> $A <|endoftext|>", special_tokens=special)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="around a text; one before is supported"):
+        load_tokenizer(tmp_path)
+
+
+def test_all_tokens_that_end_a_text_are_known(tmp_path):
+    BPETokenizer.train("a b c", 260, ["<|endoftext|>", "<|end|>", "<|im_end|>"]).save(tmp_path)
+    assert load_tokenizer(tmp_path).stop_ids == (257,)
+    (tmp_path / "config.json").write_text('{"eos_token_id": 258}')
+    assert load_tokenizer(tmp_path).stop_ids == (257, 258)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [259, 257]}')  # it goes before the other
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.stop_ids == (257, 259)
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").stop_ids == (257, 259)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(ValueError, match="generation_config.json is damaged: eos_token_id '</s>'"):
+        load_tokenizer(tmp_path)
+
+
 # SmolLM2, out of a GGUF file
 
 
