@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """One measurement of one contender, in a process of its own. `bench.py` calls this; its output is one line of JSON.
 
-    python benchmarks/contenders.py train "gptbook bf16"
-    python benchmarks/contenders.py --list
+python benchmarks/contenders.py train "gptbook bf16"
+python benchmarks/contenders.py --list
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ ROUNDS: dict[str, int] = {}  # of suites that have a number of their own
 
 def contender(suite: str, name: str) -> Callable:
     "Register a measurement."
+
     def register(function: Callable[[argparse.Namespace], Result]) -> Callable:
         CONTENDERS.setdefault(suite, {})[name] = function
         return function
+
     return register
 
 
@@ -46,6 +48,7 @@ BATCH = 8
 def timed_steps(step: Callable[[], object], options: argparse.Namespace) -> Result:
     "Median tokens per second of single steps, after a warm-up that includes compilation."
     import torch
+
     from gptbook.scaling import flop_utilisation, matmul_peak
 
     for _ in range(3):
@@ -58,15 +61,20 @@ def timed_steps(step: Callable[[], object], options: argparse.Namespace) -> Resu
     tokens = BATCH * SHAPE["block_size"]
     middle = statistics.median(times)
     share = flop_utilisation(tokens * flops_of_token(), middle, matmul_peak(dtype=torch.bfloat16))
-    return {"tokens_per_second": tokens / middle, "least": tokens / max(times), "most": tokens / min(times), "utilisation": share}
+    return {
+        "tokens_per_second": tokens / middle,
+        "least": tokens / max(times),
+        "most": tokens / min(times),
+        "utilisation": share,
+    }
 
 
 def flops_of_token() -> int:
     "Forward and backward pass of GPT-2's shape by the ledger of chapter 08; other architectures of the same size differ by a few percent."
     from gptbook.model import GPTConfig
-    from gptbook.training import training_flops
+    from gptbook.scaling import count_costs
 
-    return training_flops(GPTConfig.preset("gpt2", **SHAPE))
+    return count_costs(GPTConfig.preset("gpt2", **SHAPE)).training
 
 
 @contender("machine", "fp32 matrix product")
@@ -79,6 +87,7 @@ def _peak_fp32(o: argparse.Namespace) -> Result:
 @contender("machine", "bf16 matrix product")
 def _peak_bf16(o: argparse.Namespace) -> Result:
     import torch
+
     from gptbook.scaling import matmul_peak
 
     return {"gflops": matmul_peak(dtype=torch.bfloat16)}
@@ -87,26 +96,48 @@ def _peak_bf16(o: argparse.Namespace) -> Result:
 def random_tokens() -> object:
     "A text of random characters; speed does not depend on which."
     import torch
+
     from gptbook.data import TokenDataset
 
-    return TokenDataset(torch.randint(SHAPE["vocab_size"], (200_000,)).numpy().astype("uint16"), SHAPE["block_size"])
+    return TokenDataset(
+        torch.randint(SHAPE["vocab_size"], (200_000,)).numpy().astype("uint16"), SHAPE["block_size"]
+    )
 
 
-def train_gptbook(options: argparse.Namespace, precision: str, optimizer: str = "adamw", compiled: bool = False, preset: str = "gpt2") -> Result:
+def train_gptbook(
+    options: argparse.Namespace,
+    precision: str,
+    optimizer: str = "adamw",
+    compiled: bool = False,
+    preset: str = "gpt2",
+) -> Result:
     import torch
+
     from gptbook.model import GPT, GPTConfig
+    from gptbook.runs import keep_memory
     from gptbook.training import TrainConfig, Trainer
 
     torch.manual_seed(0)
     model = GPT(GPTConfig.preset(preset, **SHAPE))
-    config = TrainConfig(steps=1000, batch_size=BATCH, precision=precision, optimizer=optimizer, compile=compiled, learning_rate=1e-3)
-    return timed_steps(Trainer(model, random_tokens(), config=config).train_step, options)
+    config = TrainConfig(
+        steps=1000,
+        batch_size=BATCH,
+        precision=precision,
+        optimizer=optimizer,
+        compile=compiled,
+        learning_rate=1e-3,
+    )
+    trainer = Trainer(model, random_tokens(), config=config)
+    with keep_memory():  # as `fit` does
+        return timed_steps(trainer.train_step, options)
 
 
 for _precision in ("fp32", "bf16"):
     for _compiled in (False, True):
+
         def _train(o: argparse.Namespace, p: str = _precision, c: bool = _compiled) -> Result:
             return train_gptbook(o, p, compiled=c)
+
         contender("train", f"gptbook {_precision}" + " compiled" * _compiled)(_train)
 
 
@@ -121,12 +152,21 @@ def _train_muon(o: argparse.Namespace) -> Result:
     return train_gptbook(o, "bf16", "muon", compiled=True)
 
 
-def train_peer(model: object, loss_of: Callable, options: argparse.Namespace, precision: str, compiled: bool, fused: bool = True) -> Result:
+def train_peer(
+    model: object,
+    loss_of: Callable,
+    options: argparse.Namespace,
+    precision: str,
+    compiled: bool,
+    fused: bool = True,
+) -> Result:
     "The usual loop around somebody else's model: AdamW, clipping, the same data."
     import torch
 
     data, generator = random_tokens(), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=fused)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=fused
+    )
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:
@@ -144,12 +184,20 @@ def train_peer(model: object, loss_of: Callable, options: argparse.Namespace, pr
 
 def their_gpt2(shape: dict[str, int] = SHAPE, **changes: object) -> object:
     "transformers' GPT-2, to be trained."
-    import torch
     import transformers
 
     config = transformers.GPT2Config(
-        vocab_size=shape["vocab_size"], n_positions=shape["block_size"], n_layer=shape["n_layer"], n_head=shape["n_head"],
-        n_embd=shape["n_embd"], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
+        vocab_size=shape["vocab_size"],
+        n_positions=shape["block_size"],
+        n_layer=shape["n_layer"],
+        n_head=shape["n_head"],
+        n_embd=shape["n_embd"],
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
     )
     return transformers.GPT2LMHeadModel._from_config(config, **changes).train()
 
@@ -164,15 +212,21 @@ def loss_from_logits(forward: Callable, x: object, y: object) -> object:
 
 for _precision in ("fp32", "bf16"):
     for _compiled in (False, True):
+
         def _train(o: argparse.Namespace, p: str = _precision, c: bool = _compiled) -> Result:
             return train_peer(their_gpt2(), loss_from_logits, o, p, c)
-        contender("train", f"transformers {_precision}" + " compiled" * _compiled)(_train)  # with its fused attention this is nanoGPT's recipe, too
+
+        contender("train", f"transformers {_precision}" + " compiled" * _compiled)(
+            _train
+        )  # with its fused attention this is nanoGPT's recipe, too
 
 
 @contender("train", "minGPT's recipe in transformers")
 def _train_mingpt(o: argparse.Namespace) -> Result:
     "minGPT is not on PyPI: attention written out and AdamW without fusion, as there, around transformers' GPT-2."
-    return train_peer(their_gpt2(attn_implementation="eager"), loss_from_logits, o, "fp32", False, fused=False)
+    return train_peer(
+        their_gpt2(attn_implementation="eager"), loss_from_logits, o, "fp32", False, fused=False
+    )
 
 
 def train_raschka(options: argparse.Namespace, precision: str, compiled: bool) -> Result:
@@ -181,8 +235,17 @@ def train_raschka(options: argparse.Namespace, precision: str, compiled: bool) -
     from llms_from_scratch.ch04 import GPTModel
 
     torch.manual_seed(0)
-    model = GPTModel({"vocab_size": SHAPE["vocab_size"], "context_length": SHAPE["block_size"], "emb_dim": SHAPE["n_embd"],
-                      "n_heads": SHAPE["n_head"], "n_layers": SHAPE["n_layer"], "drop_rate": 0.0, "qkv_bias": True})
+    model = GPTModel(
+        {
+            "vocab_size": SHAPE["vocab_size"],
+            "context_length": SHAPE["block_size"],
+            "emb_dim": SHAPE["n_embd"],
+            "n_heads": SHAPE["n_head"],
+            "n_layers": SHAPE["n_layer"],
+            "drop_rate": 0.0,
+            "qkv_bias": True,
+        }
+    )
     return train_peer(model, loss_from_logits, options, precision, compiled)
 
 
@@ -193,21 +256,28 @@ contender("train", "llms-from-scratch bf16 compiled")(lambda o: train_raschka(o,
 @contender("train", "llms-from-scratch bf16 compiled, memory kept")
 def _train_raschka_kept(o: argparse.Namespace) -> Result:
     "With what chapter 07 asks of the C library, which our trainer does by itself and others could do as well."
-    from gptbook.training import keep_memory
+    from gptbook.runs import keep_memory
 
-    keep_memory()
-    return train_raschka(o, "bf16", True)
+    with keep_memory():
+        return train_raschka(o, "bf16", True)
 
 
 # --- input: what a training step waits for its tokens ------------------------------------------------------------------------------
 
+
 def timed_input(data: object, options: argparse.Namespace) -> Result:
     "Tokens drawn per second while the model of the suite above trains, and the share of its steps that this takes."
     import torch
+
     from gptbook.model import GPT, GPTConfig
+    from gptbook.runs import keep_memory
     from gptbook.training import TrainConfig, Trainer
 
-    trainer = Trainer(GPT(GPTConfig.preset("gpt2", **SHAPE)), data, config=TrainConfig(batch_size=BATCH, precision="bf16", learning_rate=1e-3))
+    trainer = Trainer(
+        GPT(GPTConfig.preset("gpt2", **SHAPE)),
+        data,
+        config=TrainConfig(batch_size=BATCH, precision="bf16", learning_rate=1e-3),
+    )
     draw, drawing = data.batch, []
 
     def batch(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,10 +289,16 @@ def timed_input(data: object, options: argparse.Namespace) -> Result:
     data.batch = batch
     steps, tokens = 3 if options.quick else 30, BATCH * SHAPE["block_size"]
     before = time.perf_counter()
-    for _ in range(steps):
-        trainer.train_step()
+    with keep_memory():  # as `fit` does
+        for _ in range(steps):
+            trainer.train_step()
     share = sum(drawing) / (time.perf_counter() - before)
-    return {"tokens_per_second": tokens / statistics.median(drawing), "least": tokens / max(drawing), "most": tokens / min(drawing), "input_share": share}
+    return {
+        "tokens_per_second": tokens / statistics.median(drawing),
+        "least": tokens / max(drawing),
+        "most": tokens / min(drawing),
+        "input_share": share,
+    }
 
 
 @contender("input", "gptbook, tokens in memory")
@@ -236,9 +312,14 @@ def _input_file(o: argparse.Namespace) -> Result:
     import tempfile
 
     import numpy as np
-    from gptbook.data import TokenDataset, write_tokens
 
-    blocks = (np.random.default_rng(i).integers(SHAPE["vocab_size"], size=2**22).astype("uint16") for i in range(3 if o.quick else 500))
+    from gptbook.corpora import write_tokens
+    from gptbook.data import TokenDataset
+
+    blocks = (
+        np.random.default_rng(i).integers(SHAPE["vocab_size"], size=2**22).astype("uint16")
+        for i in range(3 if o.quick else 500)
+    )
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be a part of memory
         path = Path(folder) / "tokens.bin"
         write_tokens(path, ((block, None) for block in blocks), np.dtype("uint16"))
@@ -256,18 +337,26 @@ HASH = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 def tinyshakespeare() -> str:
     "The text, from a file that TINYSHAKESPEARE names, a file beside the project, or its public home."
-    from gptbook.data import file_sha256, load_text
+    from gptbook.corpora import load_text
+    from gptbook.files import file_sha256
 
     named = os.environ.get("TINYSHAKESPEARE")
-    for path in [Path(named)] if named else sorted(Path(__file__).resolve().parents[2].glob("*/tinyshakespeare.txt")):
+    for path in (
+        [Path(named)]
+        if named
+        else sorted(Path(__file__).resolve().parents[2].glob("*/tinyshakespeare.txt"))
+    ):
         if file_sha256(path) == HASH:
             return path.read_text(encoding="utf-8")
     return load_text("tinyshakespeare")
 
 
-def characters(block_size: int) -> tuple:  # tokens to learn from and all held-out ones, vocabulary size
+def characters(
+    block_size: int,
+) -> tuple:  # tokens to learn from and all held-out ones, vocabulary size
     "nanoGPT's data: its 65 characters, the first nine tenths to learn from."
     import numpy as np
+
     from gptbook.data import TokenDataset
     from gptbook.tokenizer import CharTokenizer
 
@@ -275,24 +364,45 @@ def characters(block_size: int) -> tuple:  # tokens to learn from and all held-o
     tokenizer = CharTokenizer.train(text)
     ids = np.array(tokenizer.encode(text), dtype=np.uint16)
     split = int(0.9 * len(ids))
-    return TokenDataset(ids[:split], block_size), TokenDataset(ids[split:], block_size), tokenizer.vocab_size
+    return (
+        TokenDataset(ids[:split], block_size),
+        TokenDataset(ids[split:], block_size),
+        tokenizer.vocab_size,
+    )
 
 
 def until_now(loss: float, steps: int, target: float | None = None) -> Result:
     "The seconds of the process so far and the loss, and the loss that was to be reached: a run that misses it is reported like the others."
-    return {"seconds_to_loss": time.perf_counter() - START, "val_loss": loss, "steps": steps} | ({} if target is None else {"target": target})
+    return {"seconds_to_loss": time.perf_counter() - START, "val_loss": loss, "steps": steps} | (
+        {} if target is None else {"target": target}
+    )
 
 
 SMALL_RUN = dict(  # LayerNorm, because without compiling it is the quicker one on a CPU
-    batch_size=24, learning_rate=6e-3, warmup=10, momentum=0.85, eval_every=10**6,
+    batch_size=24,
+    learning_rate=6e-3,
+    warmup=10,
+    momentum=0.85,
+    eval_every=10**6,
 )
-LARGE_RUN = dict(steps=840, batch_size=16, learning_rate=3e-3, weight_decay=0.8, momentum=0.9, compile=True, eval_every=10**6)
+LARGE_RUN = dict(
+    steps=840,
+    batch_size=16,
+    learning_rate=3e-3,
+    weight_decay=0.8,
+    momentum=0.9,
+    compile=True,
+    eval_every=10**6,
+)
 
 
-def quality_gptbook(options: argparse.Namespace, preset: str, target: float, shape: dict, **train: object) -> Result:
+def quality_gptbook(
+    options: argparse.Namespace, preset: str, target: float, shape: dict, **train: object
+) -> Result:
     "Train, then look once at all the held-out text."
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # nothing compiled in an earlier run
     import torch
+
     from gptbook.model import GPT, GPTConfig
     from gptbook.training import TrainConfig, Trainer, evaluate
 
@@ -300,9 +410,15 @@ def quality_gptbook(options: argparse.Namespace, preset: str, target: float, sha
     data, held_out, vocabulary = characters(block_size)
     torch.manual_seed(options.seed)
     model = GPT(GPTConfig.preset(preset, vocab_size=vocabulary, **shape))
-    config = TrainConfig(**train | {"seed": options.seed, "precision": "bf16"} | ({"steps": 5} if options.quick else {}))
+    config = TrainConfig(
+        **train
+        | {"seed": options.seed, "precision": "bf16"}
+        | ({"steps": 5} if options.quick else {})
+    )
     Trainer(model, data, config=config).fit(progress_bar=False)
-    return until_now(evaluate(model, held_out, batch_size=32, precision="bf16"), config.steps, target)
+    return until_now(
+        evaluate(model, held_out, batch_size=32, precision="bf16"), config.steps, target
+    )
 
 
 @contender("quality of nanoGPT's CPU run", "nanoGPT's CPU recipe in transformers")
@@ -320,7 +436,11 @@ def _quality_nanogpt(options: argparse.Namespace) -> Result:
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
     steps = 5 if options.quick else 2000
     for step in range(steps):
-        share = (step + 1) / 101 if step < 100 else 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 100) / (2000 - 100)))
+        share = (
+            (step + 1) / 101
+            if step < 100
+            else 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 100) / (2000 - 100)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * share
         x, y = data.batch(12, generator)
@@ -338,12 +458,21 @@ def _quality_nanogpt(options: argparse.Namespace) -> Result:
 
 @contender("quality of nanoGPT's CPU run", "gptbook bf16, 2 layers of 192")
 def _quality_small(o: argparse.Namespace) -> Result:
-    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64, n_layer=2, n_embd=192, norm="layer"), **SMALL_RUN, steps=170)
+    return quality_gptbook(
+        o,
+        "book-micro",
+        1.8857,
+        dict(block_size=64, n_layer=2, n_embd=192, norm="layer"),
+        **SMALL_RUN,
+        steps=170,
+    )
 
 
 @contender("quality of nanoGPT's CPU run", "gptbook bf16, same shape")
 def _quality_same(o: argparse.Namespace) -> Result:
-    return quality_gptbook(o, "book-micro", 1.8857, dict(block_size=64, norm="layer"), **SMALL_RUN, steps=200)
+    return quality_gptbook(
+        o, "book-micro", 1.8857, dict(block_size=64, norm="layer"), **SMALL_RUN, steps=200
+    )
 
 
 ROUNDS["quality of nanoGPT's A100 run"] = 3  # seeds
@@ -357,10 +486,15 @@ def _quality_large(o: argparse.Namespace) -> Result:
 
 # --- generation: GPT-2 small's shape, and a small model where Python's overhead rules ---------------------------------------
 
-SIZES: dict[str, dict[str, int]] = {"gpt2": {}, "small": dict(vocab_size=2048, block_size=512, n_layer=6, n_head=4, n_embd=256)}  # the second has 5 million parameters
+SIZES: dict[str, dict[str, int]] = {
+    "gpt2": {},
+    "small": dict(vocab_size=2048, block_size=512, n_layer=6, n_head=4, n_embd=256),
+}  # the second has 5 million parameters
 
 
-def timed_generation(generate: Callable[[int], object], batch: int, options: argparse.Namespace) -> Result:
+def timed_generation(
+    generate: Callable[[int], object], batch: int, options: argparse.Namespace
+) -> Result:
     "Tokens per second of greedy decoding with a cache, the prompt's reading not counted."
     import torch
 
@@ -369,7 +503,9 @@ def timed_generation(generate: Callable[[int], object], batch: int, options: arg
         generate(short)
         generate(long)  # so that every shape has been seen, and compiled where something compiles
         rates, started = [], time.perf_counter()
-        while not rates or not options.quick and (len(rates) < 2 or time.perf_counter() - started < 4):
+        while (
+            not rates or not options.quick and (len(rates) < 2 or time.perf_counter() - started < 4)
+        ):
             times = []
             for n in (short, long):
                 before = time.perf_counter()
@@ -382,6 +518,7 @@ def timed_generation(generate: Callable[[int], object], batch: int, options: arg
 def generation_model(size: str) -> object:
     "Ours; random weights of GPT-2's kind, or SmolLM2."
     import torch
+
     from gptbook.model import GPT, GPTConfig
 
     if size == "smollm2-135m":
@@ -393,13 +530,18 @@ def generation_model(size: str) -> object:
 def prompt_of(model: object, batch: int) -> object:
     import torch
 
-    return torch.randint(model.config.vocab_size, (batch, 16), generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        model.config.vocab_size, (batch, 16), generator=torch.Generator().manual_seed(0)
+    )
 
 
-def generate_gptbook(options: argparse.Namespace, size: str, precision: str, batch: int, layers_at_once: int = 0) -> Result:
+def generate_gptbook(
+    options: argparse.Namespace, size: str, precision: str, batch: int, layers_at_once: int = 0
+) -> Result:
     "As it comes, or compiled by one layer or several."
     from gptbook.cli import choose_weights
-    from gptbook.generation import compile_decoding, generate
+    from gptbook.decoding import compile_decoding
+    from gptbook.generation import generate
 
     model = choose_weights(precision)(generation_model(size))
     model = compile_decoding(model, layers_at_once) if layers_at_once else model
@@ -412,26 +554,39 @@ def their_model(size: str, dtype: object) -> object:
     import tempfile
 
     import transformers
+
     from gptbook.pretrained import model_folder, save_pretrained
 
     if size == "smollm2-135m":
         file = next(model_folder(size).glob("*.gguf"))
-        return transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=dtype
+        ).eval()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(generation_model(size), folder)
         return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
-def generate_transformers(options: argparse.Namespace, size: str, precision: str, batch: int, compiled: bool = False) -> Result:
+def generate_transformers(
+    options: argparse.Namespace, size: str, precision: str, batch: int, compiled: bool = False
+) -> Result:
     import torch
 
     model = their_model(size, torch.bfloat16 if precision == "bf16" else torch.float32)
     prompt = prompt_of(model, batch)
-    settings = dict(attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, eos_token_id=None)
+    settings = dict(
+        attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, eos_token_id=None
+    )
     if compiled:  # with caches of one size, as their documentation advises
         model.forward = torch.compile(model.forward, dynamic=False)
-        settings |= dict(cache_implementation="static", disable_compile=True)  # compiled here, not by generate, which does so on GPUs only
-    return timed_generation(lambda n: model.generate(prompt, max_new_tokens=n, min_new_tokens=n, **settings), batch, options)
+        settings |= dict(
+            cache_implementation="static", disable_compile=True
+        )  # compiled here, not by generate, which does so on GPUs only
+    return timed_generation(
+        lambda n: model.generate(prompt, max_new_tokens=n, min_new_tokens=n, **settings),
+        batch,
+        options,
+    )
 
 
 def generate_without_cache(options: argparse.Namespace, size: str) -> Result:
@@ -441,44 +596,76 @@ def generate_without_cache(options: argparse.Namespace, size: str) -> Result:
     return timed_generation(lambda n: model.generate(prompt, n, top_k=1), 1, options)
 
 
-TITLES = {"gpt2": "generation, GPT-2 small's shape", "small": "generation, 5 million parameters", "smollm2-135m": "generation, SmolLM2-135M"}
-ROUNDS |= {f"{TITLES[size]}, batch {batch}": 1 for size in SIZES for batch in (16, 32)}  # each takes its median of several texts
+TITLES = {
+    "gpt2": "generation, GPT-2 small's shape",
+    "small": "generation, 5 million parameters",
+    "smollm2-135m": "generation, SmolLM2-135M",
+}
+ROUNDS |= {
+    f"{TITLES[size]}, batch {batch}": 1 for size in SIZES for batch in (16, 32)
+}  # each takes its median of several texts
 for _size, _batches in (("gpt2", (1, 16, 32)), ("small", (1, 16, 32)), ("smollm2-135m", (1,))):
     for _batch in _batches:
         for _precision in ("fp32", "bf16", "int8"):
-            for _who, _measure in (("gptbook", generate_gptbook), ("transformers", generate_transformers)):
+            for _who, _measure in (
+                ("gptbook", generate_gptbook),
+                ("transformers", generate_transformers),
+            ):
                 if (_who, _precision) == ("transformers", "int8"):
                     continue
-                def _generate(o: argparse.Namespace, m: Callable = _measure, s: str = _size, p: str = _precision, b: int = _batch) -> Result:
+
+                def _generate(
+                    o: argparse.Namespace,
+                    m: Callable = _measure,
+                    s: str = _size,
+                    p: str = _precision,
+                    b: int = _batch,
+                ) -> Result:
                     return m(o, s, p, b)
+
                 contender(f"{TITLES[_size]}, batch {_batch}", f"{_who} {_precision}")(_generate)
 for _size in TITLES:
     for _precision in ("fp32", "bf16", "int8"):
+
         def _generate(o: argparse.Namespace, s: str = _size, p: str = _precision) -> Result:
             return generate_gptbook(o, s, p, 1, layers_at_once=1)
+
         contender(f"{TITLES[_size]}, batch 1", f"gptbook {_precision} compiled")(_generate)
 for _precision in ("fp32", "bf16", "int8"):
+
     def _generate(o: argparse.Namespace, p: str = _precision) -> Result:
         return generate_gptbook(o, "small", p, 1, layers_at_once=SIZES["small"]["n_layer"])
-    contender(f"{TITLES['small']}, batch 1", f"gptbook {_precision} compiled, six layers at once")(_generate)
+
+    contender(f"{TITLES['small']}, batch 1", f"gptbook {_precision} compiled, six layers at once")(
+        _generate
+    )
 for _size in SIZES:
     _suite = f"{TITLES[_size]}, batch 1"
-    contender(_suite, "transformers fp32 compiled")(lambda o, s=_size: generate_transformers(o, s, "fp32", 1, compiled=True))
-    contender(_suite, "transformers bf16 compiled")(lambda o, s=_size: generate_transformers(o, s, "bf16", 1, compiled=True))
-    contender(_suite, "no cache fp32 (nanoGPT's way)")(lambda o, s=_size: generate_without_cache(o, s))
+    contender(_suite, "transformers fp32 compiled")(
+        lambda o, s=_size: generate_transformers(o, s, "fp32", 1, compiled=True)
+    )
+    contender(_suite, "transformers bf16 compiled")(
+        lambda o, s=_size: generate_transformers(o, s, "bf16", 1, compiled=True)
+    )
+    contender(_suite, "no cache fp32 (nanoGPT's way)")(
+        lambda o, s=_size: generate_without_cache(o, s)
+    )
 
 
 @contender(f"{TITLES['gpt2']}, batch 1", "torchao int8 compiled, in gptbook's model")
 def _generate_torchao(o: argparse.Namespace) -> Result:
     "Weights in 8 bits by PyTorch's own library for that, activations in bfloat16."
     import torch
+
     from gptbook.generation import generate
 
     sys.path.append(APART)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     model = generation_model("gpt2").bfloat16()
-    model.head.weight = torch.nn.Parameter(model.head.weight.detach().clone())  # the embedding keeps its own
+    model.head.weight = torch.nn.Parameter(
+        model.head.weight.detach().clone()
+    )  # the embedding keeps its own
     quantize_(model, Int8WeightOnlyConfig())
     model.forward = torch.compile(model.forward, dynamic=True)
     prompt = prompt_of(model, 1)
@@ -488,18 +675,29 @@ def _generate_torchao(o: argparse.Namespace) -> Result:
 def speculate_gptbook(options: argparse.Namespace, compiled: bool) -> Result:
     "Speculative decoding: the text of the fp32 model, guessed by its own rounded copy."
     import torch
-    from gptbook.generation import compile_decoding, quantize, speculate
+
+    from gptbook.decoding import compile_decoding, quantize
+    from gptbook.generation import speculate
 
     model = generation_model("smollm2-135m")
     draft, prompt, kept = quantize(model), prompt_of(model, 1), []
     draft = compile_decoding(draft) if compiled else draft
     with torch.inference_mode():
-        result = timed_generation(lambda n: kept.append(speculate(model, draft, prompt, n, guesses=5, top_k=1)[1]), 1, options)
+        result = timed_generation(
+            lambda n: kept.append(speculate(model, draft, prompt, n, guesses=5, top_k=1)[1]),
+            1,
+            options,
+        )
     return result | {"kept": statistics.median(kept)}
 
 
-contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy as draft")(lambda o: speculate_gptbook(o, False))
-contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy compiled as draft")(lambda o: speculate_gptbook(o, True))
+contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy as draft")(
+    lambda o: speculate_gptbook(o, False)
+)
+contender(f"{TITLES['smollm2-135m']}, batch 1", "gptbook fp32, its int8 copy compiled as draft")(
+    lambda o: speculate_gptbook(o, True)
+)
+
 
 @contender("what rounding costs SmolLM2-135M", "gptbook bf16")
 def _cost_bf16(o: argparse.Namespace) -> Result:
@@ -517,24 +715,28 @@ ROUNDS["what rounding costs SmolLM2-135M"] = 1  # nothing in it is left to chanc
 def rounding_cost(options: argparse.Namespace, precision: str) -> Result:
     "Loss on held-out plays, rounded and not."
     from gptbook.cli import choose_weights
-    from gptbook.data import TokenDataset, bits_per_byte, load_text
-    from gptbook.pretrained import model_folder
-    from gptbook.tokenizer import load_tokenizer
+    from gptbook.corpora import load_text
+    from gptbook.data import TokenDataset, bits_per_byte
+    from gptbook.pretrained import load_tokenizer
     from gptbook.training import evaluate
 
     model = generation_model("smollm2-135m")
     text = load_text("shakespeare", "validation")[: 2_000 if options.quick else 30_000]
-    tokenizer = load_tokenizer(model_folder("smollm2-135m"))
+    tokenizer = load_tokenizer("smollm2-135m")
     data = TokenDataset.from_text(text, tokenizer, 256)
     exact = evaluate(model, data, batch_size=4)
     rounded = evaluate(choose_weights(precision)(model), data, batch_size=4)
-    return {"loss_change": rounded / exact - 1, "bits_per_byte": bits_per_byte(exact, len(data), data.n_bytes)}
+    return {
+        "loss_change": rounded / exact - 1,
+        "bits_per_byte": bits_per_byte(exact, len(data), data.n_bytes),
+    }
 
 
 # --- tokenizer ------------------------------------------------------------------------------------------------------------
 
+
 def corpus(options: argparse.Namespace) -> str:
-    from gptbook.data import load_text
+    from gptbook.corpora import load_text
 
     text = load_text("shakespeare")
     return text[:200_000] if options.quick else text
@@ -557,24 +759,40 @@ def train_tokenizers(text: str, vocab_size: int) -> object:
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  special_tokens=["<|endoftext|>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
     return tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
 
 
 def train_bpeasy(text: str, vocab_size: int) -> object:
     import bpeasy
+
     from gptbook.tokenizer import GPT2_SPLIT
 
     return bpeasy.train_bpe(iter([text]), GPT2_SPLIT, 128, vocab_size)
 
 
-for _title, _size, _vocabulary in (("1.1 MB, vocabulary 2048", 1_100_000, 2048), ("5 MB, vocabulary 4096", None, 4096)):
-    for _name, _train in (("gptbook", train_ours), ("tokenizers", train_tokenizers), ("bpeasy", train_bpeasy)):
-        def _bpe(o: argparse.Namespace, t: Callable = _train, n: int | None = _size, v: int = _vocabulary) -> Result:
+for _title, _size, _vocabulary in (
+    ("1.1 MB, vocabulary 2048", 1_100_000, 2048),
+    ("5 MB, vocabulary 4096", None, 4096),
+):
+    for _name, _train in (
+        ("gptbook", train_ours),
+        ("tokenizers", train_tokenizers),
+        ("bpeasy", train_bpeasy),
+    ):
+
+        def _bpe(
+            o: argparse.Namespace, t: Callable = _train, n: int | None = _size, v: int = _vocabulary
+        ) -> Result:
             text = corpus(o)[:n]
             t(text[:10_000], 300)  # so that imports are not counted
             return timed(lambda: t(text, v))
+
         contender(f"bpe training, {_title}", _name)(_bpe)
 
 
@@ -595,18 +813,25 @@ def _encode_gptbook(o: argparse.Namespace) -> Result:
 @contender("bpe encoding", "tiktoken")
 def _encode_tiktoken(o: argparse.Namespace) -> Result:
     import tiktoken
+
     from gptbook.tokenizer import GPT2_SPLIT, BPETokenizer
 
     ranks = BPETokenizer.from_pretrained("gpt2").ranks
-    return timed_encoding(tiktoken.Encoding("gpt2", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}).encode_ordinary, corpus(o))
+    return timed_encoding(
+        tiktoken.Encoding(
+            "gpt2", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}
+        ).encode_ordinary,
+        corpus(o),
+    )
 
 
 @contender("bpe encoding", "tokenizers")
 def _encode_tokenizers(o: argparse.Namespace) -> Result:
     import tempfile
 
-    from gptbook.tokenizer import BPETokenizer
     from tokenizers import Tokenizer
+
+    from gptbook.tokenizer import BPETokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         BPETokenizer.from_pretrained("gpt2").save(folder)
@@ -616,29 +841,60 @@ def _encode_tokenizers(o: argparse.Namespace) -> Result:
 
 # --- main ---------------------------------------------------------------------------------------------------------------
 
+
 def facts() -> dict[str, object]:
     "The machine and the versions."
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
     sys.path.append(APART)
-    for package in ("torch", "transformers", "tokenizers", "tiktoken", "bpeasy", "llms-from-scratch", "torchao", "numpy"):
+    for package in (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "tiktoken",
+        "bpeasy",
+        "llms-from-scratch",
+        "torchao",
+        "numpy",
+    ):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-                 platform.processor()) if Path("/proc/cpuinfo").is_file() else platform.processor()
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    model = (
+        next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").is_file()
+        else platform.processor()
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def listing() -> dict:
     "What there is to measure, and on what."
-    return {"suites": {suite: list(found) for suite, found in CONTENDERS.items()}, "rounds": ROUNDS, "facts": facts()}
+    return {
+        "suites": {suite: list(found) for suite, found in CONTENDERS.items()},
+        "rounds": ROUNDS,
+        "facts": facts(),
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suite", nargs="?")
     parser.add_argument("name", nargs="?")
     parser.add_argument("--list", action="store_true")
@@ -649,8 +905,16 @@ def main() -> int:
         print(json.dumps(listing()))
         return 0
     result = CONTENDERS[options.suite][options.name](options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"suite": options.suite, "name": options.name} | result | {"peak_bytes": peak, "seconds": time.perf_counter() - START}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    print(
+        json.dumps(
+            {"suite": options.suite, "name": options.name}
+            | result
+            | {"peak_bytes": peak, "seconds": time.perf_counter() - START}
+        )
+    )
     return 0
 
 
