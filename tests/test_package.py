@@ -8,6 +8,7 @@ import email
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -472,3 +473,34 @@ def test_the_python_in_the_readme_runs(tmp_path):
     if not blocks:
         pytest.skip("README.md has no Python in it")
     run(sys.executable, "-c", "\n\n".join(blocks), cwd=tmp_path)
+
+
+def readme() -> str:
+    "README.md."
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_sample_in_the_readme_is_what_the_command_prints(tmp_path: Path) -> None:
+    command = re.search(
+        r"^gptbook (generate shakespeare --prompt \"ROMEO:\" --seed 1)$", readme(), re.M
+    )
+    shown = re.search(r"^```text\n(ROMEO:.*?)\n```", readme(), re.M | re.S)
+    done = run(sys.executable, "-m", "gptbook", *shlex.split(command[1]), cwd=tmp_path)
+    assert done.stdout.startswith(shown[1] + "\n")
+
+
+def test_the_measurements_in_the_readme_are_those_of_the_benchmarks() -> None:
+    results = (ROOT / "benchmarks/results/README.md").read_text(encoding="utf-8")
+    table = readme().partition("## Measured")[2].partition("\n## ")[0]
+    rows = [row.split("|") for row in table.splitlines() if row.count("|") == 5][2:]
+    assert len(rows) == 5
+    for row in rows:
+        for number in re.findall(r"\d[\d,]*\.?\d*", " ".join(row[2:4]) + row[4].partition(":")[2]):
+            assert f" {number} " in results, f"{number} is in no table of the results"
+
+
+@pytest.mark.parametrize("page", ["README.md", "index.md", "CONTRIBUTING.md"])
+def test_links_of_the_front_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for address in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / address).exists(), f"{page} links to {address}"
