@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import configparser
 import contextlib
@@ -282,9 +283,21 @@ def process(
                 r"^output-file:.*\n", "", cell.source, flags=re.M
             )  # the page keeps its chapter number
         elif cell.cell_type == "code":
-            cell.source = _quarto_options(cell.source)
+            cell.source = _fold_imports(_quarto_options(cell.source))
     nb.cells = _one_setup(nb.cells)
     return nb2str(nb)
+
+
+def _fold_imports(source: str) -> str:
+    "A cell that only imports is set-up, and folded, whether it says so or not."
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # it has magics
+        return source
+    only_imports = body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+    if not only_imports or "code-fold" in _directives(source):
+        return source
+    return f'#| code-fold: true\n#| code-summary: "Set-up"\n{source}'
 
 
 def _one_setup(cells: list) -> list:
@@ -401,8 +414,6 @@ def stage(
 
 def _api_index(root: Path, packages: list[str]) -> str:
     "The first page of the reference: every module and what it is for."
-    import ast
-
     rows = ["| module | what is in it |", "|---|---|"]
     for package in packages:
         for path in sorted((root / package).glob("*.py")):
@@ -545,8 +556,10 @@ def _link_row(style: str, links: list[tuple[str, str, str, str]]) -> str:
 # ---------------------------------------------------------------- no other host
 
 
-FOLDED = re.compile(r'<details class="code-fold">(\s*<summary>(Solution|Set-up|Drawing code))')
-FOLD_CLASS = {"Solution": "solution", "Set-up": "plumbing", "Drawing code": "plumbing"}
+FOLDED = re.compile(
+    r'<details class="code-fold">(\s*<summary>(Solution|Set-up|Drawing code|The code))'
+)
+FOLD_CLASS = {"Solution": "solution"}  # the rest is plumbing
 
 
 def localise(
@@ -574,7 +587,7 @@ def localise(
         up = "../" * len(page.relative_to(site).parent.parts)
         text = text.replace(KATEX, f"{up}site_libs/katex")
         text = FOLDED.sub(_folded, text)
-        text = DIAGRAM.sub(lambda match: _inline(match, page.parent), text)
+        text = DIAGRAM.sub(functools.partial(_inline, folder=page.parent), text)
         script = f'<script src="{up}nbs/assets/book.js"></script>'
         if (site / "nbs/assets/book.js").is_file() and script not in text:
             text = text.replace("</head>", f"{script}\n</head>", 1)
@@ -583,7 +596,7 @@ def localise(
 
 def _folded(match: re.Match) -> str:
     "What is folded, for the style sheet: a solution hides its output too, plumbing takes no room."
-    return f'<details class="code-fold {FOLD_CLASS[match[2]]}">{match[1]}'
+    return f'<details class="code-fold {FOLD_CLASS.get(match[2], "plumbing")}">{match[1]}'
 
 
 DIAGRAM = re.compile(r'<img alt="([^"]*)"[^>]*?\ssrc="([^"]*assets/diagrams/[^"/]+\.svg)"[^>]*>')
