@@ -85,7 +85,7 @@ def learning(log: Log, quicken: Quicken) -> None:
     history = thin(trainer.fit())
     bits = bits_of(trainer, validation)  # on the whole validation text
     text, held_out = (load_text("shakespeare", split=split) for split in ("train", "validation"))
-    ngram = NGram(5).fit(text).bits_per_byte(held_out)
+    ngram = NGram(5, "witten-bell").fit(text).bits_per_byte(held_out)
     log.add(*history)
     log.finish(final_bits_per_byte=bits, ngram_bits_per_byte=ngram)
 

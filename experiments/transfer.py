@@ -229,7 +229,7 @@ def train(
 def floor(log: Log, world: World) -> None:
     "What is known before any training: the 5-gram model, and SmolLM2 as it comes."
     if not log.find(experiment="floor", arm="5-gram"):
-        ngram = NGram(5).fit(world.train)
+        ngram = NGram(5, "witten-bell").fit(world.train)
         log.add(
             {
                 "experiment": "floor",
