@@ -379,8 +379,8 @@ def _complaint(
             "with TokenDataset.open; otherwise pass a text file in UTF-8."
         )
     return (
-        f"{path} is not UTF-8: {broken or 'it is full of zero bytes'}. If it is {encoding}, as it seems, convert it "
-        f"with: iconv -f {encoding} -t UTF-8 {quoted} > utf8.txt"
+        f"{path} is not UTF-8: {broken or 'it is full of zero bytes'}. If it is {encoding}, as it "
+        f"seems, convert it with: iconv -f {encoding} -t UTF-8 {quoted} > utf8.txt"
     )
 
 # %% ../nbs/92_corpora.ipynb #e59e2c11

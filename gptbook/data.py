@@ -112,7 +112,7 @@ def count_grams(
         rank[by_code] = np.repeat(np.arange(n_ranks), counts)
     return tables
 
-# %% ../nbs/00_data.ipynb #74a9da9b
+# %% ../nbs/00_data.ipynb #010737f0
 Level = tuple[np.ndarray, np.ndarray]  # share, (n-grams + 1,), and left, (contexts + 1,)
 
 
@@ -149,7 +149,7 @@ def _make_levels(
         raise ValueError(f"smoothing is {smoothing!r}; choose one of {', '.join(SMOOTHING)}.")
     return [SMOOTHING[smoothing](table, n == len(tables)) for n, table in enumerate(tables, 1)]
 
-# %% ../nbs/00_data.ipynb #3d0fc83c
+# %% ../nbs/00_data.ipynb #681430d1
 def _draw(
     tables: list[GramTable],  # for n = 1, 2, …
     levels: list[Level],  # likewise
@@ -354,7 +354,7 @@ class NGram:
         found = self.symbols[drawn]
         return "".join(map(chr, found)) if self.is_text else found.tolist()
 
-# %% ../nbs/00_data.ipynb #bbc4d3b8
+# %% ../nbs/00_data.ipynb #86f1d2e2
 def _discounts(
     counts: np.ndarray,  # of the n-grams of one length, (n-grams,)
 ) -> np.ndarray:  # for counts of 0, 1, 2, and 3 or more
