@@ -41,6 +41,15 @@ MOVED: dict[str, dict[str, str]] = {  # module: old name: its place now
         "shape_logits": "generation.warp_logits",
     },
     "transfer": {"finetune_flops": "training.training_flops"},
+    "distributed": {
+        "Context": "distributed.ProcessGroup",
+        "LOST": "distributed.LOST_CONNECTION",
+    },
+    "cli": {
+        **{n: f"launch.{n}" for n in ("NO_LIMIT", "choose_device", "choose_precision")},
+        "open_tokenizer": "pretrained.load_tokenizer",
+        "open_run": "launch.open_run",
+    },
 }
 
 
