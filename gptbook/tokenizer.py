@@ -312,12 +312,12 @@ def _index_pairs(
 
 # %% ../nbs/01_tokenizer.ipynb #6cc82e9c
 def _merge_everywhere(
-    pair: str,
-    new: str,  # two tokens, and the one that they become
-    words: list[str],
-    weights: list[int],  # as in `_index_pairs`; words are changed in place
-    total: dict[str, int],
-    where: dict[str, list[int]],  # its tables, changed in place
+    pair: str,  # two tokens
+    new: str,  # the one that they become
+    words: list[str],  # pieces, changed in place
+    weights: list[int],  # how often each piece occurs
+    total: dict[str, int],  # pair -> how often, changed in place
+    where: dict[str, list[int]],  # pair -> words that have it, changed in place
 ) -> dict[str, int]:  # pairs that did not exist before -> how often they occur
     "Merge a pair in every word that has it; of the counts, only those of neighbours change."
     left, right = pair[0], pair[1]
