@@ -28,9 +28,7 @@ def split_text(
     if not 0 < validation < 1:
         raise ValueError(f"validation is {validation}; expected a share between 0 and 1, as 0.1.")
     if len(text) < 2:
-        raise ValueError(
-            f"the text has {len(text)} characters; a split takes 2. Pass a longer text."
-        )
+        raise ValueError(f"the text has {len(text)} characters; a split takes 2 or more.")
     goal = min(max(round(len(text) * (1 - validation)), 1), len(text) - 1)
     slack = min(goal, len(text) - goal) // 2  # neither part may lose more than half
     for mark in ("\n\n", "\n"):
@@ -112,7 +110,7 @@ def count_grams(
         rank[by_code] = np.repeat(np.arange(n_ranks), counts)
     return tables
 
-# %% ../nbs/00_data.ipynb #010737f0
+# %% ../nbs/00_data.ipynb #7f4e2d84
 Level = tuple[np.ndarray, np.ndarray]  # share, (n-grams + 1,), and left, (contexts + 1,)
 
 
@@ -149,7 +147,7 @@ def _make_levels(
         raise ValueError(f"smoothing is {smoothing!r}; choose one of {', '.join(SMOOTHING)}.")
     return [SMOOTHING[smoothing](table, n == len(tables)) for n, table in enumerate(tables, 1)]
 
-# %% ../nbs/00_data.ipynb #681430d1
+# %% ../nbs/00_data.ipynb #c2578780
 def _draw(
     tables: list[GramTable],  # for n = 1, 2, …
     levels: list[Level],  # likewise
@@ -175,9 +173,7 @@ def _as_ids(
         ids = ids.detach().cpu().numpy()
     array = ids if isinstance(ids, np.ndarray) else np.asarray(ids)
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
-        raise ValueError(
-            f"ids is {array.dtype} of shape {array.shape}; expected a row of integers."
-        )
+        raise ValueError(f"ids is {array.dtype} {array.shape}; expected a row of integers.")
     if array.dtype in (np.uint16, np.uint32) or not len(array):
         return array
     low, high = int(array.min()), int(array.max())
@@ -227,7 +223,7 @@ class NGram:
         every = _CODE_POINTS if self.is_text else int(symbols[-1]) + 1
         if (self.vocab_size or every) < len(symbols):
             raise ValueError(
-                f"vocab_size is {self.vocab_size}, but {len(symbols)} different symbols were seen."
+                f"vocab_size is {self.vocab_size}; the text has {len(symbols)} symbols."
             )
         self.symbols, self.n_possible = symbols, self.vocab_size or every
         self.tables = count_grams(np.searchsorted(symbols, raw), self.order, len(symbols))
@@ -249,9 +245,7 @@ class NGram:
     ) -> "NGram":  # a model that shares the counts
         "The same model with shorter contexts, without counting again."
         if not 1 <= order <= len(self.tables):
-            raise ValueError(
-                f"order is {order}; expected 1 to {len(self.tables)}, what was counted."
-            )
+            raise ValueError(f"order is {order}; this model counted 1 to {len(self.tables)}.")
         shorter = copy.copy(self)
         shorter.order, shorter.tables = order, self.tables[:order]
         top = _make_levels(shorter.tables[-1:], self.smoothing)
@@ -303,9 +297,7 @@ class NGram:
     ) -> float:  # between 0 and 1; over all tokens they sum to 1
         "The probability that a token comes next."
         if isinstance(token, str) and len(token) != 1:
-            raise ValueError(
-                f"token is {token!r}; expected one character. For more use probabilities."
-            )
+            raise ValueError(f"token is {token!r}; expected one character. See probabilities.")
         last = context[max(len(context) - self.order + 1, 0) :]
         text: Any = f"{last}{token}" if isinstance(last, str) else [*last, token]
         return float(self.probabilities(text)[-1])
@@ -316,16 +308,16 @@ class NGram:
         bytes: int | None = None,  # bytes of text that ids stand for; a string knows its own
     ) -> float:  # bits per byte
         "How many bits the model needs for a text, per byte of it."
-        if bytes is None and not isinstance(sequence, str):
-            raise ValueError(
-                "ids do not say how many bytes they stand for: pass bytes=len(text.encode())."
-            )
         if not len(sequence):
             raise ValueError("the sequence is empty, so it has no bits per byte. Pass some text.")
+        if bytes is None and isinstance(sequence, str):
+            bytes = len(sequence.encode("utf-8", "surrogatepass"))
+        if bytes is None:
+            raise ValueError(
+                "ids do not tell the bytes of their text; pass bytes=len(text.encode())."
+            )
         loss = -np.log(self.probabilities(sequence)).mean()  # nats per symbol
-        if isinstance(sequence, str):
-            bytes = bytes or len(sequence.encode("utf-8", "surrogatepass"))
-        return bits_per_byte(loss, len(sequence), bytes or 0)
+        return bits_per_byte(loss, len(sequence), bytes)
 
     def unseen(
         self,
@@ -354,7 +346,7 @@ class NGram:
         found = self.symbols[drawn]
         return "".join(map(chr, found)) if self.is_text else found.tolist()
 
-# %% ../nbs/00_data.ipynb #86f1d2e2
+# %% ../nbs/00_data.ipynb #a591833b
 def _discounts(
     counts: np.ndarray,  # of the n-grams of one length, (n-grams,)
 ) -> np.ndarray:  # for counts of 0, 1, 2, and 3 or more
@@ -422,9 +414,7 @@ class TokenDataset:
         "Encode a text. Raises ValueError if it is too short."
         ids = _as_ids(tokenizer.encode(text))
         if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
-            raise ValueError(
-                f"the tokenizer gave id {ids.max()}; vocab_size is {tokenizer.vocab_size}."
-            )
+            raise ValueError(f"the tokenizer gave id {ids.max()} of {tokenizer.vocab_size} kinds.")
         return cls(ids, block_size, len(text.encode("utf-8", "surrogatepass")))
 
     @classmethod
