@@ -1,4 +1,4 @@
-"""what `gptbook train` does before and after the training
+"""how settings become a run, and how a run is taken up again
 
 Docs: https://gptbook.github.io/gptbook/api/launch.html.md"""
 
@@ -12,7 +12,6 @@ __all__ = ['RECIPE', 'NO_LIMIT', 'OnDevice', 'AsJson', 'ModelSize', 'TrainTask',
 
 # %% ../nbs/97_launch.ipynb #2dccc20d
 import hashlib
-import math
 import os
 import shlex
 import sys
@@ -127,14 +126,15 @@ def choose_precision(
 
 def available_memory(
     device: "torch.device",  # where a model is to be trained
-) -> float:  # bytes of memory; infinite where the system does not say
+) -> int:  # bytes of memory; more than there is anywhere, where the system does not say
+    "How much memory there is."
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return math.inf
+    return sys.maxsize
 
 # %% ../nbs/97_launch.ipynb #6c9300db
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _encode(
     source: Source,
     tokenizer: "Tokenizer",
     block_size: int,  # T wanted
-    exactly: bool,  # a text too short for such windows is an error; else they are halved until they fit
+    exactly: bool,  # a text too short for them is an error; else they are halved until they fit
     group: "Group",  # the processes that learn from it
 ) -> tuple["TokenDataset", "TokenDataset"]:
     "Encode both parts, text once for all. Raises ValueError when there is too little of it."
@@ -282,7 +282,7 @@ def model_shape(
     o: ModelSize,
     given: Given,
 ) -> "GPTConfig":
-    "The model of a preset: of this book's with the recipe's context and vocabulary, of others with their own."
+    "The model of a preset: the book's with the recipe's context and vocabulary, others with their own."
     from gptbook.model import GPTConfig
 
     sizes = {"block_size": o.block_size, "vocab_size": o.vocab_size}
@@ -309,7 +309,7 @@ def train_config(
     steps = o.steps if "steps" in limits else NO_LIMIT
     every = max(1, min(100, steps // 10))
     usual = {"warmup": min(30, steps // 10), "eval_every": every, "checkpoint_every": every}
-    changes = {name: value for name, value in usual.items() if name not in given}
+    changes: dict[str, Any] = {k: value for k, value in usual.items() if k not in given}
     changes |= {"steps": steps, "precision": choose_precision(o.precision, device)}
     changes |= {"max_seconds": 60 * o.minutes} if "minutes" in limits else {}
     return TrainConfig(**{f.name: getattr(o, f.name) for f in fields(TrainConfig)} | changes)
@@ -350,16 +350,36 @@ def _trainer(
     o: TrainOptions,
     group: "Group",
     model: "GPT",
-    *others: Any,  # what a trainer takes after its model
+    data: "tuple[TokenDataset, TokenDataset]",  # to learn from; held out
+    config: TrainConfig,
+    folder: Path,
 ) -> "Trainer":
     "A trainer for this group."
     from gptbook.training import Trainer
 
     if not SEVERAL:
-        return Trainer(model, *others, group=group)
+        return Trainer(model, *data, config, folder, [report], group)
     from gptbook.distributed import DistributedTrainer, shard
 
-    return DistributedTrainer(shard(model) if o.shard else model, *others, group=group)
+    model = shard(model) if o.shard else model
+    return DistributedTrainer(model, *data, config, folder, [report], group)
+
+
+def _utf8(name: str) -> str:
+    "A name that every library takes: what is not UTF-8 in it becomes a question mark."
+    return name.encode("utf-8", "replace").decode()
+
+
+def _check_begun(folder: str | None) -> None:
+    "Raise ValueError for a run that was stopped before there was anything to go on with."
+    path = Path(folder or "")
+    there = [
+        (path / name).is_file()
+        for name in ("run.json", "model.safetensors", "checkpoint.safetensors")
+    ]
+    if folder and there == [True, False, False]:
+        stopped = f"{folder} holds a run that was stopped before its first checkpoint"
+        raise ValueError(f"{stopped}; remove it and start again, or choose another --out")
 
 
 def start_run(
@@ -369,6 +389,7 @@ def start_run(
 ) -> Run:
     "Make a run in a new folder. What can be wrong is looked at before anything slow begins."
     import torch
+
     from gptbook.model import GPT
     from gptbook.runs import launch_name, new_run_folder, write_facts
     from gptbook.scaling import check_memory
@@ -380,7 +401,11 @@ def start_run(
     facts = source.facts | ({"launch": launch_name()} if SEVERAL else {})
     to_learn, held_out = source.sizes
     note(f"text       {o.data}: {to_learn:,} {source.unit} to learn from, {held_out:,} held out")
-    name = "stdin" if _is_pipe(o.data) else Path(_absolute(o.data)).stem or "run"
+    name = "stdin" if _is_pipe(o.data) else _utf8(Path(_absolute(o.data)).stem) or "run"
+    if o.out is not None and o.out != _utf8(o.out):
+        raise ValueError(f"the name {_utf8(o.out)!r} is not UTF-8; choose another --out")
+    if not group.restarts:
+        group.on_main(_check_begun, o.out)
     folder = group.on_main(new_run_folder, o.out, name)
     try:
         own = shape.vocab_size == 50257 and "vocab_size" not in given and source.unit == "bytes"
@@ -390,12 +415,12 @@ def start_run(
         tokenizer = group.on_main(_make_tokenizer, kind, source, size)
         exactly = "block_size" in given
         data = _encode(source, tokenizer, shape.block_size, exactly, group)
-        size = data[1].n_bytes / len(data[1])
-        note(f"tokenizer  {tokenizer!r}, {size:.2f} bytes per token")
+        length = (data[1].n_bytes or 0) / len(data[1])
+        note(f"tokenizer  {tokenizer!r}, {length:.2f} bytes per token")
         torch.manual_seed(o.seed)
         sizes = {"vocab_size": tokenizer.vocab_size, "block_size": data[0].block_size}
         model = GPT(replace(shape, **sizes)).to(group.device)
-        trainer = _trainer(o, group, model, *data, config, folder, [report])
+        trainer = _trainer(o, group, model, data, config, folder)
         group.on_main(write_facts, folder, facts)
         group.on_main(tokenizer.save, folder)
         return Run(trainer, tokenizer, facts, folder)
@@ -418,12 +443,15 @@ def resume_run(
         names = ", ".join(map(option, sorted(wrong)))
         raise Usage(f"a resumed run keeps its settings; leave out {names}, or start a new run")
     folder = Path(o.resume or "")
+    _check_begun(o.resume)
     saved, facts = read_checkpoint(folder)[0], read_facts(folder)
     source = read_source(o.data if "data" in given else facts.get("data", o.data), group)
     if facts and source.facts["sha256"] != facts["sha256"]:
         other = f"{source.name} is not the text that {folder} learns from"
         raise ValueError(f"{other}; restore it, or start a new run")
-    changes = {"steps": o.steps, "max_seconds": None} if "steps" in given else {}
+    changes: dict[str, Any] = {}
+    if "steps" in given:
+        changes = {"steps": o.steps, "max_seconds": None}
     if "minutes" in given:
         changes = {"steps": NO_LIMIT} | changes
         changes |= {"max_seconds": saved["seconds"] + 60 * o.minutes}
@@ -431,7 +459,7 @@ def resume_run(
     model = GPT(GPTConfig(**saved["model"])).to(group.device)
     data = _encode(source, tokenizer, model.config.block_size, True, group)
     config = TrainConfig(**saved["training"] | changes)
-    trainer = _trainer(o, group, model, *data, config, folder, [report])
+    trainer = _trainer(o, group, model, data, config, folder)
     trainer.load_checkpoint()
     note(f"resuming   {folder} at step {trainer.step:,}")
     if trainer.progress >= 1:
@@ -510,7 +538,7 @@ def open_run(
     run: str,  # the folder of a run, or whatever `gptbook.load` takes
     device: str = "auto",  # where the model goes
 ) -> tuple["GPT", "Tokenizer", dict[str, Any]]:  # model, tokenizer, and the facts of its text
-    "Load what `gptbook train` made. Raises ValueError that says how to go on with what is not finished."
+    "Load what `gptbook train` made. Raises ValueError that says how to go on with an unfinished run."
     from gptbook.pretrained import load, model_folder
     from gptbook.runs import read_facts
 

@@ -109,18 +109,14 @@ class TrainConfig:
     weight_decay: NotNegative = 0.1  # pull of the matrices towards zero
     momentum: ShareBelowOne = 0.95  # how much of its direction Muon keeps from step to step
     clip: Positive | None = 1.0  # longest gradient allowed; None: no limit
-    precision: Literal["fp32", "bf16"] = (
-        "fp32"  # bf16: products in bfloat16, sums and weights in float32
-    )
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the products; sums and weights are float32
     compile: bool = False  # torch.compile the model: a minute to start, faster afterwards
     eval_every: Count = 100  # steps between two looks at the validation text
     eval_windows: Count | None = 64  # windows in such a look; None: the whole validation text
     patience: Count | None = None  # looks without a better loss, then stop; the best weights stay
     checkpoint_every: Count = 500  # steps between two checkpoints
     max_seconds: Positive | None = None  # stop after this much time in training steps
-    max_flops: Positive | None = (
-        None  # stop after this many floating-point operations in training steps
-    )
+    max_flops: Positive | None = None  # stop after so many floating-point operations in training
     seed: Seed = 0  # of the order of the windows and of dropout
 
     def __post_init__(self) -> None:
