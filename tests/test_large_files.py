@@ -32,16 +32,28 @@ LLAMA3_SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LINES = r"[^\n]*\n|[^\n]+"
-PATTERNS = {"gpt2": GPT2_SPLIT, "digits": DIGITS_APART_SPLIT, "numbers": NUMBERS_APART_SPLIT, "llama3": LLAMA3_SPLIT, "lines": LINES}
-SAMPLES = st.text(st.sampled_from("ab É中1.'!🙂 \n\t\u3000"), max_size=80) | st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+PATTERNS = {
+    "gpt2": GPT2_SPLIT,
+    "digits": DIGITS_APART_SPLIT,
+    "numbers": NUMBERS_APART_SPLIT,
+    "llama3": LLAMA3_SPLIT,
+    "lines": LINES,
+}
+SAMPLES = st.text(st.sampled_from("ab É中1.'!🙂 \n\t\u3000"), max_size=80) | st.text(
+    st.characters(exclude_categories=("Cs",)), max_size=40
+)
 
 
-@given(st.lists(SAMPLES, max_size=6).map("".join), st.sampled_from(list(PATTERNS)), st.integers(1, 12))
+@given(
+    st.lists(SAMPLES, max_size=6).map("".join), st.sampled_from(list(PATTERNS)), st.integers(1, 12)
+)
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 def test_blocks_change_no_piece(tmp_path_factory, text, pattern, size):
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     path.write_text(text, encoding="utf-8", newline="")
-    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")  # as load_text reads it
+    text = (
+        text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    )  # as load_text reads it
     place = regex.compile(_PLACES[1 if pattern in ("llama3", "lines") else 0 if size % 2 else 2])
     blocks = list(read_blocks(path, place, size))
     split = regex.compile(PATTERNS[pattern])
@@ -51,7 +63,10 @@ def test_blocks_change_no_piece(tmp_path_factory, text, pattern, size):
 
 def test_each_pattern_has_its_place():
     for name, pattern in PATTERNS.items():
-        assert _place_to_cut(pattern, ["<|endoftext|>"]).pattern == _PLACES[name in ("llama3", "lines")]
+        assert (
+            _place_to_cut(pattern, ["<|endoftext|>"]).pattern
+            == _PLACES[name in ("llama3", "lines")]
+        )
     assert _place_to_cut(GPT2_SPLIT, ["<|end of text|>"]).pattern == _PLACES[2]
     for pattern, names in ((r"(?s).{1,7}", []), (r"[^ ]+| +", []), (LINES, ["<|a\nb|>"])):
         with pytest.raises(ValueError, match="read it with load_text"):
@@ -79,27 +94,43 @@ def test_training_from_a_file_is_training_from_its_text(small_blocks, tmp_path, 
     text = plays.read_text(encoding="utf-8")
     assert train_on_file(plays, 600).merges == BPETokenizer.train(text, 600).merges
     path = tmp_path / "documents.txt"
-    path.write_text("<|endoftext|>".join(text[i : i + 777] for i in range(0, len(text), 777)), encoding="utf-8")
-    from_file, from_text = train_on_file(path, 600), BPETokenizer.train(path.read_text(encoding="utf-8"), 600)
+    path.write_text(
+        "<|endoftext|>".join(text[i : i + 777] for i in range(0, len(text), 777)), encoding="utf-8"
+    )
+    from_file, from_text = (
+        train_on_file(path, 600),
+        BPETokenizer.train(path.read_text(encoding="utf-8"), 600),
+    )
     assert from_file.merges == from_text.merges
 
 
 def test_encoding_a_file_is_encoding_its_text(small_blocks, tmp_path, plays):
     text = plays.read_text(encoding="utf-8")[:150_000]
-    text = "<|endoftext|>".join(text[i : i + 999] for i in range(0, len(text), 999)) + "\r\n人人生而自由 🙂\r"
+    text = (
+        "<|endoftext|>".join(text[i : i + 999] for i in range(0, len(text), 999))
+        + "\r\n人人生而自由 🙂\r"
+    )
     path = tmp_path / "documents.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # with a byte order mark
     text = load_text(path)
-    for tokenizer in (BPETokenizer.train(text, 500), BPETokenizer.from_pretrained("gpt2"), CharTokenizer.train(text)):
+    for tokenizer in (
+        BPETokenizer.train(text, 500),
+        BPETokenizer.from_pretrained("gpt2"),
+        CharTokenizer.train(text),
+    ):
         for allowed in ((), "all") if tokenizer.special_tokens else ((),):
-            data = TokenDataset.open(encode_file(tokenizer, path, tmp_path / "ids.bin", allowed), 16)
+            data = TokenDataset.open(
+                encode_file(tokenizer, path, tmp_path / "ids.bin", allowed), 16
+            )
             assert data.ids.tolist() == tokenizer.encode(text, allowed)
             assert data.ids.dtype == np.uint16 and data.n_bytes == len(text.encode())
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path, plays):
     wide = BPETokenizer([], {"<|far|>": 70_000})
-    assert TokenDataset.open(encode_file(wide, plays, tmp_path / "ids.bin"), 16).ids.dtype == np.uint32
+    assert (
+        TokenDataset.open(encode_file(wide, plays, tmp_path / "ids.bin"), 16).ids.dtype == np.uint32
+    )
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path, plays):
@@ -127,7 +158,12 @@ def in_a_process_of_its_own(code: str, *arguments) -> dict:
         """
     code = textwrap.dedent(start) + textwrap.dedent(code)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -137,7 +173,8 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, plays):
     text = plays.read_text(encoding="utf-8")
     for name, n_bytes in (("small.txt", 8_000_000), ("large.txt", 24_000_000)):
         (tmp_path / name).write_text(text * (n_bytes // len(text) + 1), encoding="utf-8")
-    peaks = in_a_process_of_its_own("""
+    peaks = in_a_process_of_its_own(
+        """
         from pathlib import Path
         from gptbook import corpora as t
         from functools import partial
@@ -149,9 +186,13 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, plays):
             t.encode_file(tokenizer, path, path.with_suffix(".bin"))
             peaks.append(memory())
         print(json.dumps(peaks))
-        """, tmp_path)
+        """,
+        tmp_path,
+    )
     small, large = peaks
-    assert large["self"] < small["self"] + 16 and large["children"] < small["children"] + 24, peaks  # MB; the file grew by 16
+    assert large["self"] < small["self"] + 16 and large["children"] < small["children"] + 24, (
+        peaks
+    )  # MB; the file grew by 16
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory as Linux reports it")
@@ -162,7 +203,8 @@ def test_a_token_file_larger_than_memory_trains_without_being_read(tmp_path):
     os.truncate(path, 2 * tokens)  # 40 GB of zeros that take no room on the disk
     facts = {"format": "gptbook tokens 1", "dtype": "<u2", "tokens": tokens, "bytes": 3 * tokens}
     path.with_name("ids.bin.json").write_text(json.dumps(facts))
-    found = in_a_process_of_its_own("""
+    found = in_a_process_of_its_own(
+        """
         import time, torch
         from gptbook.data import TokenDataset
         from gptbook.model import GPT, GPTConfig
@@ -184,7 +226,9 @@ def test_a_token_file_larger_than_memory_trains_without_being_read(tmp_path):
             times.append(time.perf_counter() - start)
         next(data.windows(8)), next(data.windows(8, max_windows=16))
         print(json.dumps({"opening": opening, "batch": sorted(times)[25], "grown": memory()["self"] - before, "tokens": len(data)}))
-        """, path)
+        """,
+        path,
+    )
     assert found["tokens"] == tokens and found["opening"] < 1
     assert found["grown"] < 100, found  # MB; the file has 40,000
     assert found["batch"] < 0.05, found  # seconds, from places never read before
