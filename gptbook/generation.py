@@ -1,4 +1,4 @@
-"""from scores to text: which token to take, how not to compute anything twice, and how to take several at once
+"""from scores to text: which token to take, and how to take many quickly
 
 Docs: https://gptbook.github.io/gptbook/api/generation.html.md"""
 
@@ -6,8 +6,8 @@ Docs: https://gptbook.github.io/gptbook/api/generation.html.md"""
 
 # %% auto #0
 __all__ = ['check_sampling', 'warp_logits', 'sample', 'Model', 'make_caches', 'logits_of', 'Reader', 'make_generator',
-           'check_prompt', 'stream', 'generate', 'penalise_repetition', 'pad_left', 'stream_text', 'accept',
-           'speculate', 'check_speculation']
+           'check_prompt', 'penalise_repetition', 'stream', 'generate', 'stream_text', 'pad_left', 'accept',
+           'check_speculation', 'speculate']
 
 # %% ../nbs/09_generation.ipynb #67346347
 import math
@@ -26,7 +26,7 @@ from .tokenizer import Tokenizer
 
 # %% ../nbs/09_generation.ipynb #6db6bbde
 def check_sampling(
-    temperature: float = 1.0,  # 0, or at least a millionth
+    temperature: float = 1.0,  # 0, or at least 1e-6
     top_k: int | None = None,  # at least 1
     top_p: float | None = None,  # above 0, at most 1
     min_p: float | None = None,  # from 0 to 1
@@ -35,12 +35,10 @@ def check_sampling(
     "Raise ValueError for a setting that makes no sense, saying what to change."
     if temperature != 0 and not 1e-6 <= temperature < math.inf:  # also refuses what is no number
         raise ValueError(
-            f"temperature is {temperature}; make it at least a millionth, or 0 for the likeliest"
+            f"temperature is {temperature}; make it at least 1e-6, or 0 (the likeliest)"
         )
     if top_k is not None and (not hasattr(top_k, "__index__") or top_k < 1):
-        raise ValueError(
-            f"top_k is {top_k}; keep at least 1 token (a whole number), or None for all"
-        )
+        raise ValueError(f"top_k is {top_k}; make it a whole number of at least 1, or None for all")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; make it a share, above 0 and at most 1")
     if min_p is not None and not 0 <= min_p <= 1:
@@ -118,9 +116,7 @@ def make_caches(
     c, weight = model.config, model.embedding.weight
     max_length = c.block_size if max_length is None else max_length
     if batch_size < 1 or max_length < 1:
-        raise ValueError(
-            f"batch_size is {batch_size} and max_length {max_length}; make both at least 1"
-        )
+        raise ValueError(f"make both at least 1: {batch_size=}, {max_length=}")
     sizes = (batch_size, c.kv_heads, max_length, c.head_size)
     return [KVCache(*sizes, device=weight.device, dtype=weight.dtype) for _ in range(c.n_layer)]
 
@@ -226,6 +222,17 @@ def check_prompt(
             f"for each of the {ids.size(0)} rows"
         )
 
+# %% ../nbs/09_generation.ipynb #2fea73d3
+def penalise_repetition(
+    logits: Tensor,  # scores of the next token, (B, V)
+    ids: Tensor,  # tokens so far, (B, T)
+    penalty: float,  # above 1 discourages tokens that have occurred
+) -> Tensor:  # scores, (B, V)
+    "Divide positive scores of tokens that have occurred, multiply negative ones."
+    check_sampling(repetition_penalty=penalty)
+    seen = logits.gather(1, ids)
+    return logits.scatter(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
+
 # %% ../nbs/09_generation.ipynb #463e1927
 def stream(
     model: Model,  # in any mode; dropout is off while it computes
@@ -281,30 +288,6 @@ def generate(
     "Generate all at once what `stream` gives piece by piece."
     return torch.cat((ids, *stream(model, ids, max_new_tokens, **options)), dim=1)
 
-# %% ../nbs/09_generation.ipynb #2fea73d3
-def penalise_repetition(
-    logits: Tensor,  # scores of the next token, (B, V)
-    ids: Tensor,  # tokens so far, (B, T)
-    penalty: float,  # above 1 discourages tokens that have occurred
-) -> Tensor:  # scores, (B, V)
-    "Divide positive scores of tokens that have occurred, multiply negative ones."
-    check_sampling(repetition_penalty=penalty)
-    seen = logits.gather(1, ids)
-    return logits.scatter(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
-
-# %% ../nbs/09_generation.ipynb #padleft
-def pad_left(
-    prompts: Sequence[Sequence[int]],  # token ids, a list for each prompt
-    device: torch.device | str | None = None,  # where the result goes
-) -> tuple[Tensor, Tensor]:  # ids, (B, T), and how many to ignore at the start of each row, (B,)
-    "Prompts of different length as one batch. Raises ValueError for an empty prompt."
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ValueError("a prompt is empty; give each a token or more to continue")
-    longest = max(len(prompt) for prompt in prompts)
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-    rows = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    return torch.tensor(rows, device=device), padding
-
 # %% ../nbs/09_generation.ipynb #ebe3bbe0
 def stream_text(
     model: Model,  # in any mode
@@ -324,6 +307,19 @@ def stream_text(
     tokens = map(int, stream(model, ids, max_new_tokens, stop_ids=stop, **options))
     return tokenizer.decode_stream(takewhile(lambda token: token not in stop, tokens))
 
+# %% ../nbs/09_generation.ipynb #padleft
+def pad_left(
+    prompts: Sequence[Sequence[int]],  # token ids, a list for each prompt
+    device: torch.device | str | None = None,  # where the result goes
+) -> tuple[Tensor, Tensor]:  # ids, (B, T), and how many to ignore at the start of each row, (B,)
+    "Prompts of different length as one batch. Raises ValueError for an empty prompt."
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ValueError("a prompt is empty; give each a token or more to continue")
+    longest = max(len(prompt) for prompt in prompts)
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    rows = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    return torch.tensor(rows, device=device), padding
+
 # %% ../nbs/09_generation.ipynb #04e58d67
 def accept(
     p: Tensor,  # the model's probabilities at each guess and one beyond, (n + 1, V)
@@ -340,6 +336,28 @@ def accept(
     if not left.any():  # p and q differ by rounding only
         left = p[keep]
     return keep, torch.multinomial(left, 1, generator=generator)
+
+# %% ../nbs/09_generation.ipynb #430032cf
+def check_speculation(
+    model: Model,  # the model whose text it will be
+    draft: Model,  # the model that guesses
+    ids: Tensor,  # the prompt, (1, T)
+    guesses: int,  # tokens to guess at a time
+    vocab_size: int | None,  # draw ids below this only
+) -> None:
+    "Raise ValueError when the two models cannot work together on this."
+    own, other = model.config.vocab_size, draft.config.vocab_size
+    if own != other and (vocab_size is None or vocab_size > min(own, other)):
+        raise ValueError(
+            f"the model has {own} tokens and the draft {other}; both must use the same tokenizer"
+        )
+    here, there = model.embedding.weight.device, draft.embedding.weight.device
+    if here != there:
+        raise ValueError(f"the model is on {here} and the draft on {there}; move one of them")
+    if ids.dim() != 2 or ids.size(0) != 1:
+        raise ValueError(f"speculation takes one prompt of shape (1, T); got {tuple(ids.shape)}")
+    if not hasattr(guesses, "__index__") or guesses < 1:
+        raise ValueError(f"guesses is {guesses}; make it a whole number of at least 1")
 
 # %% ../nbs/09_generation.ipynb #73312ba2
 def speculate(
@@ -371,7 +389,7 @@ def speculate(
     reader, ahead = Reader(model, 1, length), Reader(draft, 1, length)
     while ids.size(1) < length:
         T = ids.size(1)
-        n = min(guesses, length - T - 1, reader.make_room(T))  # the model itself adds one
+        n = min(operator.index(guesses), length - T - 1, reader.make_room(T))  # one is the model's
         text, q = ids, distributions(ids.new_zeros(0, model.config.vocab_size))
         for _ in range(n):
             q = torch.cat((q, distributions(ahead.read(text)[:, -1])))
@@ -387,25 +405,3 @@ def speculate(
         reader.rewind(ids.size(1) - 1)  # the newest has not been read;
         ahead.rewind(ids.size(1) - 1)  # the guesses that fell are forgotten
     return ids, kept / max(made, 1)
-
-# %% ../nbs/09_generation.ipynb #430032cf
-def check_speculation(
-    model: Model,  # the model whose text it will be
-    draft: Model,  # the model that guesses
-    ids: Tensor,  # the prompt, (1, T)
-    guesses: int,  # tokens to guess at a time
-    vocab_size: int | None,  # draw ids below this only
-) -> None:
-    "Raise ValueError when the two models cannot work together on this."
-    own, other = model.config.vocab_size, draft.config.vocab_size
-    if own != other and (vocab_size is None or vocab_size > min(own, other)):
-        raise ValueError(
-            f"the model has {own} tokens and the draft {other}; both must use the same tokenizer"
-        )
-    here, there = model.embedding.weight.device, draft.embedding.weight.device
-    if here != there:
-        raise ValueError(f"the model is on {here} and the draft on {there}; move one of them")
-    if ids.dim() != 2 or ids.size(0) != 1:
-        raise ValueError(f"speculation takes one prompt of shape (1, T); got {tuple(ids.shape)}")
-    if not hasattr(guesses, "__index__") or guesses < 1:
-        raise ValueError(f"guesses is {guesses}; make it a whole number of at least 1")

@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import inspect
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from gptbook.decoding import Int8Linear, compile_decoding, quantize
 from gptbook.generation import (
     generate,
     make_caches,
+    pad_left,
     sample,
     speculate,
     stream,
@@ -20,6 +23,7 @@ from gptbook.generation import (
     warp_logits,
 )
 from gptbook.model import GPT, GPTConfig
+from gptbook.tokenizer import CharTokenizer
 from gptbook.transfer import add_lora
 
 
@@ -409,3 +413,139 @@ def test_compiled_by_a_compiler():
                 assert (token_by_token(fast, ids[0]) - truth).abs().max() < (
                     1e-4 if version is model else 0.05 * truth.abs().max()
                 )
+
+
+def test_temperature_zero_takes_the_likeliest():
+    model, draft = tiny(1), tiny(2, 4)
+    ids = torch.tensor([[0, 2]])
+    greedy = generate(model, ids, 5, top_k=1)
+    assert torch.equal(generate(model, ids, 5, temperature=0), greedy)
+    assert torch.equal(generate(model, ids, 5, temperature=0.0, top_p=0.5, seed=1), greedy)
+    assert torch.equal(speculate(model, draft, ids, 5, temperature=0)[0], greedy)
+    for below in (-1, 1e-9, float("nan")):
+        with pytest.raises(ValueError, match="temperature"):
+            generate(model, ids, 5, temperature=below)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_whole_numbers_of_others_are_whole_numbers(kind):
+    model, ids = tiny(1), torch.tensor([[0, 2]])
+    plain = dict(max_new_tokens=5, top_k=2, seed=3, stop_ids=[1])
+    foreign = dict(max_new_tokens=kind(5), top_k=kind(2), seed=kind(3), stop_ids=[kind(1)])
+    assert torch.equal(generate(model, ids, **foreign), generate(model, ids, **plain))
+    texts = [
+        speculate(model, tiny(2), ids, guesses=n, **o)[0]
+        for n, o in ((2, plain), (kind(2), foreign))
+    ]
+    assert torch.equal(*texts)
+
+
+def test_any_whole_number_is_a_seed():
+    model, ids = tiny(1), torch.tensor([[0, 2]])
+    texts = {
+        seed: generate(model, ids, 6, seed=seed) for seed in (0, -1, 2**63, 2**64, 2**64 + 5, 5)
+    }
+    assert torch.equal(texts[2**64], texts[0]) and torch.equal(texts[2**64 + 5], texts[5])
+    for wrong in (0.5, "1"):
+        with pytest.raises(ValueError, match="seed"):
+            generate(model, ids, 6, seed=wrong)
+
+
+@pytest.mark.parametrize("length", [31, 32, 33, 90])
+def test_of_a_long_prompt_the_tokens_that_fit_are_read(length):
+    model = tiny(
+        0, vocab_size=50, block_size=32, n_layer=2, n_head=4, n_embd=32, position="learned"
+    )
+    draft = tiny(1, vocab_size=50, block_size=24, n_embd=16)
+    ids = torch.randint(50, (1, length), generator=torch.Generator().manual_seed(0))
+    text = generate(model, ids, 70, temperature=0)
+    assert torch.equal(text[:, :length], ids)
+    assert torch.equal(text[:, length:], generate(model, ids[:, -32:], 70, temperature=0)[:, -70:])
+    for guesses in (1, 3, 40):  # also past the context of either, as the model would alone
+        assert torch.equal(speculate(model, draft, ids, 70, guesses, temperature=0)[0], text)
+    with pytest.raises(ValueError, match="token id 77"):  # also where it would not be read
+        generate(model, torch.tensor([[77] + [1] * 60]), 3)
+
+
+def test_speculation_past_the_context_keeps_every_guess_of_the_same_model():
+    model = tiny(0, vocab_size=50, block_size=32, n_embd=16)
+    ids = torch.randint(50, (1, 5), generator=torch.Generator().manual_seed(0))
+    text, kept = speculate(model, model, ids, 100, guesses=3, seed=0)
+    assert text.shape == (1, 105) and kept > 0.95
+
+
+def test_speculation_stops_where_the_stream_stops():
+    model, draft = tiny(0, vocab_size=50, block_size=64), tiny(1, vocab_size=50, block_size=64)
+    ids = torch.tensor([[1, 2, 3]])
+    whole = generate(model, ids, 30, temperature=0)
+    for stop in sorted({*whole[0, 3:].tolist()}):
+        ended = generate(model, ids, 30, temperature=0, stop_ids=[stop])
+        assert ended[0, -1] == stop
+        for guesses in (1, 4, 20):
+            text, kept = speculate(model, draft, ids, 30, guesses, temperature=0, stop_ids=[stop])
+            assert torch.equal(text, ended) and 0 <= kept <= 1
+    text, _ = speculate(model, model, ids, 30, 4, stop_ids=range(50), seed=0)
+    assert text.shape == (1, 4)  # the first token is one, although more were guessed and kept
+
+
+def test_tokens_that_the_tokenizer_does_not_know_are_never_drawn():
+    tokenizer = CharTokenizer.train("abcdef")
+    padded = tiny(0, vocab_size=64, block_size=16)  # 58 rows more than characters
+    for seed in range(5):
+        assert set("".join(stream_text(padded, tokenizer, "abc", 40, seed=seed))) <= set("abcdef")
+    ids = torch.tensor([[0, 1]])
+    options = dict(vocab_size=6, temperature=3.0, seed=0)
+    assert generate(padded, ids, 40, **options).max() < 6
+    draft = tiny(1, vocab_size=7, block_size=16)  # padded to another size
+    assert speculate(padded, draft, ids, 40, **options)[0].max() < 6
+    with pytest.raises(ValueError, match="same tokenizer"):
+        speculate(padded, draft, ids, 5)
+
+
+needs_padding = pytest.mark.skipif(
+    "padding" not in inspect.signature(GPT.forward).parameters,
+    reason="GPT.forward takes no padding",
+)
+
+
+@needs_padding
+@pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "alibi", "none"])
+@pytest.mark.parametrize("n_kv_head", [4, 1])
+def test_prompts_of_different_length_in_one_batch(position, n_kv_head):
+    shape = dict(vocab_size=50, block_size=32, n_layer=2, n_head=4, n_embd=32, n_kv_head=n_kv_head)
+    model = tiny(0, position=position, **shape)
+    prompts = [[1, 2, 3, 4, 5, 6, 7], [4], [9, 8, 7]]
+    ids, padding = pad_left(prompts)
+    assert ids.shape == (3, 7) and padding.tolist() == [0, 6, 4]
+    for options in ({}, dict(repetition_penalty=1.3), dict(top_k=1, stop_ids=[5])):
+        together = generate(model, ids, 20, temperature=0, padding=padding, **options)
+        for prompt, row in zip(prompts, together, strict=True):
+            alone = generate(model, torch.tensor([prompt]), 20, temperature=0, **options)[0]
+            assert torch.equal(row[7 : 7 + len(alone) - len(prompt)], alone[len(prompt) :])
+    assert generate(model, ids, 90, padding=padding, seed=0).shape == (3, 97)  # past the context
+    half = copy.deepcopy(model).bfloat16()
+    assert generate(half, ids, 9, padding=padding, seed=0).shape == (3, 16)
+
+
+def test_padding_that_cannot_be_is_refused():
+    model, ids = tiny(0), torch.tensor([[0, 1], [1, 2]])
+    for wrong in ([0], [0, 2], [-1, 0]):
+        with pytest.raises(ValueError, match="padding"):
+            generate(model, ids, 2, padding=torch.tensor(wrong))
+    for wrong in ([], [[1], []]):
+        with pytest.raises(ValueError, match="a prompt is empty"):
+            pad_left(wrong)
+
+
+def test_the_compilers_settings_are_as_they_were(not_translated):
+    model, ids = tiny(0, block_size=300), torch.tensor([[0, 1]])
+    before = torch._dynamo.config.recompile_limit
+    inside = []
+    fast = compile_decoding(model)
+    step, fast.head_step = (
+        fast.head_step,
+        lambda *a: (inside.append(torch._dynamo.config.recompile_limit), step(*a))[1],
+    )
+    generate(fast, ids, 5)
+    assert torch._dynamo.config.recompile_limit == before
+    assert inside[0] > before and inside[1:] == [before] * 3
