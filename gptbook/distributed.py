@@ -50,7 +50,7 @@ class ProcessGroup(Group):
         work: Callable[..., Any],  # what process 0 does while the others wait
         *arguments: Any,
     ) -> Any:  # its result, in every process
-        "Do something once. Where it fails, all fail: process 0 with the error, others ChildProcessError."
+        "Do something once. Where it fails, all fail; others than 0 with ChildProcessError."
         box: list[Any] = [None, ""]
         error = None
         if self.rank == 0:
@@ -79,7 +79,7 @@ def own_device(
     name: str,  # "auto" or "cuda": a GPU for each process; otherwise a name of PyTorch's
     local_rank: int,  # this process' number on its machine
 ) -> torch.device:
-    "The device of one of several processes. Raises OSError when there are fewer GPUs than processes."
+    "The device of one of several processes. Raises OSError when there are too few GPUs."
     if name.startswith("cuda:"):
         raise ValueError(
             f"device {name!r} is one GPU, and every process needs its own; say cuda, or auto"
@@ -264,7 +264,7 @@ def shard(
     model: GPT,  # whole, on the device where it is to be trained, the same in every process
     precision: Literal["fp32", "bf16"] = "fp32",  # in which blocks are sent; shares stay in float32
 ) -> GPT:  # the same object; each process keeps its share of every tensor
-    "Divide weights, gradients and optimiser among the processes, in place (Rajbhandari et al., 2020)."
+    "Divide weights, gradients, optimiser among processes, in place (Rajbhandari et al., 2020)."
     if not dist.is_initialized():
         raise RuntimeError(
             "there are no processes to divide the model among; use shard inside distributed_context()"
@@ -292,7 +292,7 @@ def reshard_outside_training(
 
 # %% ../nbs/13_distributed.ipynb #93f6b7d8
 class ShardedMuon(torch.optim.Muon):
-    "Muon for sharded matrices: momentum in shares; a matrix is whole only while its step is computed."
+    "Muon for sharded matrices: each is whole only while its step is computed."
 
     @torch.no_grad()
     def step(  # type: ignore[override]

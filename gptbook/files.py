@@ -24,7 +24,7 @@ from typing import Any
 def atomic(
     path: str | PathLike[str],  # the file that is to appear
 ) -> Iterator[Path]:  # a temporary name beside it: write there
-    "Make a file appear whole or not at all, whatever interrupts. Raises OSError that says what to do."
+    "Make a file appear whole or not at all. Raises OSError that says what to do."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -79,7 +79,8 @@ def make_folder(
     except OSError as error:
         raise OSError(
             f"cannot write to {what} {path} ({error.strerror}). "
-            "Choose another folder, or check that it is one, that you may write to it, and that the disk is not full."
+            "Choose another folder, or check that it is one, that you may write to it, "
+            "and that the disk is not full."
         ) from error
 
 

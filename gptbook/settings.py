@@ -73,7 +73,7 @@ T = TypeVar("T")
 def settings(
     cls: type[T],  # with annotated fields, as for a dataclass
 ) -> type[T]:
-    "A frozen dataclass that checks its values when it is made. Raises ValueError that says which is wrong."
+    "A frozen dataclass that checks its values when made. ValueError says which is wrong."
     checked = dataclass(cls, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
     hints = get_type_hints(checked, include_extras=True)
     make = checked.__init__

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -65,7 +64,7 @@ def make_optimizers(
     model: nn.Module,  # whose parameters that need a gradient are trained
     config: TrainConfig,  # which optimiser, learning rate, weight decay
 ) -> list[torch.optim.Optimizer]:  # one, or two that share the work
-    "Muon (Jordan et al., 2024) for blocks' matrices, AdamW (Loshchilov and Hutter, 2019) elsewhere."
+    "Muon (Jordan et al., 2024) for blocks' matrices, AdamW (Loshchilov and Hutter, 2019) else."
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError(
@@ -114,7 +113,7 @@ def evaluate(
     batch_size: int = 16,  # windows at a time
     precision: Literal["fp32", "bf16"] = "fp32",  # of the products
 ) -> float:  # mean loss in nats per token
-    "The loss on held-out text, without dropout or gradient. Raises ValueError for less than a window."
+    "The loss on held-out text, without dropout or gradient. ValueError for less than a window."
     if batch_size < 1 or (max_windows is not None and max_windows < 1):
         raise ValueError(
             f"{batch_size=} and {max_windows=} must be at least 1 (or None: all windows)"
@@ -137,7 +136,7 @@ def training_flops(
     tokens: int = 1,  # tokens trained on
     context: int | None = None,  # tokens in a window, T; block_size where not given
 ) -> int:  # floating-point operations of forward and backward pass
-    "Six for every trained weight of a matrix and token (Kaplan et al., 2020), plus attention's T² term."
+    "Six for each trained weight and token (Kaplan et al., 2020), plus attention's T² term."
     c = model.config
     parts: list[nn.Module | None] = [model.embedding, model.positions]
     block: Any
@@ -394,7 +393,7 @@ class Trainer:
         tensors |= {f"random.{name}": state for name, state in self.randomness.states.items()}
         return tensors | {"random.data": self.generator.get_state()}
 
-    def save_checkpoint(self) -> Path:  # the file
+    def save_checkpoint(self) -> PathLike[str]:  # the file
         "Write `checkpoint.safetensors`: whole, or not at all."
         if self.folder is None:
             raise ValueError(
@@ -407,7 +406,7 @@ class Trainer:
         self,
         folder: str | PathLike[str] | None = None,  # of the run; its own where not given
     ) -> None:
-        "Go on where a checkpoint left off. Raises ValueError, before anything changes, if it is another."
+        "Go on where a checkpoint left off. ValueError, before anything changes, for another."
         folder = folder or self.folder
         if folder is None:
             raise ValueError(
@@ -464,7 +463,7 @@ class Trainer:
         self,
         progress_bar: bool = True,  # where there is a terminal or a notebook to show it in
     ) -> list[dict]:  # the history
-        "Train until a budget is used up, patience ends, or Ctrl-C; leave a checkpoint that resumes."
+        "Train until a budget or patience ends, or Ctrl-C; leave a checkpoint that resumes."
         c, self.stopped = self.config, ""
         if self.folder is not None:
             self.folder = self.group.on_main(start_metrics, self.folder, self.step, self.history)
