@@ -1,4 +1,5 @@
 "`python -m gptbook` is the command `gptbook`."
+
 from .cli import main
 
 if __name__ == "__main__":

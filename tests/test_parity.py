@@ -32,21 +32,54 @@ from gptbook.pretrained import (
 )
 from gptbook.tokenizer import BPETokenizer, CharTokenizer
 
-transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install -e '.[dev]'")
+transformers = pytest.importorskip(
+    "transformers", reason="the parity tests need transformers: pip install -e '.[dev]'"
+)
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 GPT2_SMALL = GPTConfig.preset("gpt2")
 GPT2_SHAPES = {
-    "usual": GPTConfig.preset("gpt2", vocab_size=211, block_size=40, n_layer=3, n_head=4, n_embd=32),
-    "one layer": GPTConfig.preset("gpt2", vocab_size=97, block_size=16, n_layer=1, n_head=3, n_embd=24),
-    "one head": GPTConfig.preset("gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=1, n_embd=20),
-    "head size 1": GPTConfig.preset("gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=8, n_embd=8),
-    "context 1": GPTConfig.preset("gpt2", vocab_size=97, block_size=1, n_layer=2, n_head=2, n_embd=8),
-    "untied": GPTConfig.preset("gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=2, n_embd=16, tie_weights=False),
-    "another width, another eps": GPTConfig.preset("gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=2, n_embd=16, n_hidden=40, norm_eps=1e-3),
+    "usual": GPTConfig.preset(
+        "gpt2", vocab_size=211, block_size=40, n_layer=3, n_head=4, n_embd=32
+    ),
+    "one layer": GPTConfig.preset(
+        "gpt2", vocab_size=97, block_size=16, n_layer=1, n_head=3, n_embd=24
+    ),
+    "one head": GPTConfig.preset(
+        "gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=1, n_embd=20
+    ),
+    "head size 1": GPTConfig.preset(
+        "gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=8, n_embd=8
+    ),
+    "context 1": GPTConfig.preset(
+        "gpt2", vocab_size=97, block_size=1, n_layer=2, n_head=2, n_embd=8
+    ),
+    "untied": GPTConfig.preset(
+        "gpt2", vocab_size=97, block_size=16, n_layer=2, n_head=2, n_embd=16, tie_weights=False
+    ),
+    "another width, another eps": GPTConfig.preset(
+        "gpt2",
+        vocab_size=97,
+        block_size=16,
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        n_hidden=40,
+        norm_eps=1e-3,
+    ),
 }
-LLAMA = GPTConfig(vocab_size=211, block_size=40, n_layer=3, n_head=8, n_kv_head=2, n_embd=64, n_hidden=150, activation="swiglu", tie_weights=False)
+LLAMA = GPTConfig(
+    vocab_size=211,
+    block_size=40,
+    n_layer=3,
+    n_head=8,
+    n_kv_head=2,
+    n_embd=64,
+    n_hidden=150,
+    activation="swiglu",
+    tie_weights=False,
+)
 LLAMA_SHAPES = {
     "grouped heads": LLAMA,
     "tied": replace(LLAMA, tie_weights=True),
@@ -57,7 +90,9 @@ LLAMA_SHAPES = {
     "head size 2, one layer": replace(LLAMA, n_embd=16, n_layer=1),
     "context 1": replace(LLAMA, block_size=1),
 }
-SHAPES = {f"GPT-2, {name}": c for name, c in GPT2_SHAPES.items()} | {f"Llama, {name}": c for name, c in LLAMA_SHAPES.items()}
+SHAPES = {f"GPT-2, {name}": c for name, c in GPT2_SHAPES.items()} | {
+    f"Llama, {name}": c for name, c in LLAMA_SHAPES.items()
+}
 
 
 def random_model(config: GPTConfig, seed: int = 0) -> GPT:
@@ -70,26 +105,44 @@ def random_model(config: GPTConfig, seed: int = 0) -> GPT:
     return model
 
 
-def random_ids(config: GPTConfig, batch: int = 2, length: int | None = None, seed: int = 1) -> Tensor:
+def random_ids(
+    config: GPTConfig, batch: int = 2, length: int | None = None, seed: int = 1
+) -> Tensor:
     "Token ids, (B, T)."
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(config.vocab_size, (batch, length or config.block_size), generator=generator)
+    return torch.randint(
+        config.vocab_size, (batch, length or config.block_size), generator=generator
+    )
 
 
 def their_config(config: GPTConfig) -> transformers.PretrainedConfig:
     "The same shape in transformers' terms, written down here once more so that ours is not its own judge."
     if config.position == "learned":
         return transformers.GPT2Config(
-            vocab_size=config.vocab_size, n_positions=config.block_size, n_embd=config.n_embd, n_layer=config.n_layer,
-            n_head=config.n_head, n_inner=config.n_hidden, layer_norm_epsilon=config.norm_eps,
-            tie_word_embeddings=config.tie_weights, bos_token_id=0, eos_token_id=0,
+            vocab_size=config.vocab_size,
+            n_positions=config.block_size,
+            n_embd=config.n_embd,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_inner=config.n_hidden,
+            layer_norm_epsilon=config.norm_eps,
+            tie_word_embeddings=config.tie_weights,
+            bos_token_id=0,
+            eos_token_id=0,
         )
     return transformers.LlamaConfig(
-        vocab_size=config.vocab_size, max_position_embeddings=config.block_size, hidden_size=config.n_embd,
-        num_hidden_layers=config.n_layer, num_attention_heads=config.n_head, intermediate_size=config.n_hidden,
-        num_key_value_heads=config.n_kv_head or config.n_head, rms_norm_eps=config.norm_eps,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.block_size,
+        hidden_size=config.n_embd,
+        num_hidden_layers=config.n_layer,
+        num_attention_heads=config.n_head,
+        intermediate_size=config.n_hidden,
+        num_key_value_heads=config.n_kv_head or config.n_head,
+        rms_norm_eps=config.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": config.rotary_base},
-        attention_bias=config.bias, mlp_bias=config.bias, tie_word_embeddings=config.tie_weights,
+        attention_bias=config.bias,
+        mlp_bias=config.bias,
+        tie_word_embeddings=config.tie_weights,
     )
 
 
@@ -121,7 +174,9 @@ def test_a_folder_of_ours_loads_in_transformers(name: str, tmp_path: Path) -> No
     with torch.no_grad():
         assert worst(ours(ids)[0], theirs(ids).logits) < 1e-4
     again = load_pretrained(tmp_path)
-    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True)
+    )
     assert family_of(again.config) == family_of(config) != "gptbook"
 
 
@@ -136,7 +191,10 @@ def test_a_folder_of_theirs_loads_here(name: str, tmp_path: Path) -> None:
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
-@pytest.mark.parametrize("name", ["GPT-2, usual", "GPT-2, head size 1", "Llama, grouped heads", "Llama, tied", "Llama, biases"])
+@pytest.mark.parametrize(
+    "name",
+    ["GPT-2, usual", "GPT-2, head size 1", "Llama, grouped heads", "Llama, tied", "Llama, biases"],
+)
 def test_losses_and_gradients_are_equal(name: str, tmp_path: Path) -> None:
     config = SHAPES[name]
     ours = random_model(config)
@@ -167,7 +225,15 @@ def test_gpt2_small_at_full_size(tmp_path: Path) -> None:
         assert worst(ours(ids)[0], theirs(ids).logits) < 1e-4
 
 
-@pytest.mark.parametrize(("name", "count"), [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+    ],
+)
 def test_the_four_sizes_of_gpt2(name: str, count: int) -> None:
     config = GPTConfig.preset(name)
     with torch.device("meta"):
@@ -186,8 +252,13 @@ def test_greedy_generation_gives_the_same_tokens(name: str, batch: int, tmp_path
     theirs, prompt = load_theirs(tmp_path), random_ids(config, batch, 7)
     for use_cache in (True, False):
         expected = theirs.generate(
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=50, do_sample=False, use_cache=use_cache,
-            eos_token_id=None, pad_token_id=0,
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=50,
+            do_sample=False,
+            use_cache=use_cache,
+            eos_token_id=None,
+            pad_token_id=0,
         )
         assert torch.equal(generate(ours, prompt, 50, top_k=1), expected)  # with a cache
         assert torch.equal(ours.generate(prompt, 50, top_k=1), expected)  # without
@@ -207,7 +278,9 @@ def test_a_model_that_no_other_program_can_hold_keeps_its_own_format(tmp_path: P
 def test_half_precision_travels(tmp_path: Path) -> None:
     ours = random_model(GPT2_SHAPES["usual"]).to(torch.bfloat16)
     save_pretrained(ours, tmp_path)
-    assert all(t.dtype == torch.bfloat16 for t in load_file(tmp_path / "model.safetensors").values())
+    assert all(
+        t.dtype == torch.bfloat16 for t in load_file(tmp_path / "model.safetensors").values()
+    )
     theirs = load_theirs(tmp_path, dtype=torch.float32)
     ids = random_ids(ours.config)
     with torch.no_grad():
@@ -218,11 +291,16 @@ def test_files_without_the_first_word_and_with_masks(tmp_path: Path) -> None:
     "As the first GPT-2 on the hub has them: no `transformer.`, and the causal masks among the tensors."
     ours = random_model(GPT2_SHAPES["usual"])
     save_pretrained(ours, tmp_path)
-    tensors = {name.removeprefix("transformer."): t for name, t in load_file(tmp_path / "model.safetensors").items()}
+    tensors = {
+        name.removeprefix("transformer."): t
+        for name, t in load_file(tmp_path / "model.safetensors").items()
+    }
     tensors |= {f"h.{i}.attn.bias": torch.ones(1, 1, 40, 40).tril() for i in range(3)}
     save_file(tensors, tmp_path / "model.safetensors")
     again = load_pretrained(tmp_path)
-    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("config", [GPT2_SHAPES["usual"], LLAMA], ids=["GPT-2", "Llama"])
@@ -250,19 +328,23 @@ def test_several_files_with_an_index(name: str, tmp_path: Path) -> None:
 
 def edit_config(**changes: object) -> Callable[[Path], None]:
     "A spoiler that changes keys of config.json; None removes one."
+
     def spoil(folder: Path) -> None:
         path = folder / "config.json"
         facts = json.loads(path.read_text()) | changes
         path.write_text(json.dumps({key: value for key, value in facts.items() if value != "gone"}))
+
     return spoil
 
 
 def edit_tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
     "A spoiler that changes the tensors."
+
     def spoil(folder: Path) -> None:
         tensors = {name: t.clone() for name, t in load_file(folder / "model.safetensors").items()}
         change(tensors)
         save_file(tensors, folder / "model.safetensors")
+
     return spoil
 
 
@@ -276,8 +358,18 @@ SPOILT = [  # (which model, what is done to its folder, what the message must na
     ("gpt2", edit_tensors(lambda t: t.pop(QKV)), f"{QKV} is missing"),
     ("gpt2", edit_tensors(lambda t: t.update(extra=torch.ones(2))), "extra is unknown"),
     ("gpt2", edit_tensors(lambda t: t.update({QKV: t[QKV].T.contiguous()})), f"{QKV} has shape"),
-    ("gpt2", edit_tensors(lambda t: t.update({QKV: torch.ones_like(t[QKV]).int()})), f"{QKV} holds torch.int32"),
-    ("gpt2", edit_tensors(lambda t: t.update({"lm_head.weight": torch.ones_like(t["transformer.wte.weight"])})), "lm_head.weight differs"),
+    (
+        "gpt2",
+        edit_tensors(lambda t: t.update({QKV: torch.ones_like(t[QKV]).int()})),
+        f"{QKV} holds torch.int32",
+    ),
+    (
+        "gpt2",
+        edit_tensors(
+            lambda t: t.update({"lm_head.weight": torch.ones_like(t["transformer.wte.weight"])})
+        ),
+        "lm_head.weight differs",
+    ),
     ("gpt2", cut, "not a whole safetensors file"),
     ("gpt2", edit_config(n_layer="three"), "n_layer is 'three'"),
     ("gpt2", edit_config(n_layer=4), "transformer.h.3"),
@@ -294,17 +386,33 @@ SPOILT = [  # (which model, what is done to its folder, what the message must na
     ("llama", edit_config(num_key_value_heads=4), "k_proj.weight has shape"),
     ("llama", edit_config(head_dim=16), "16 channels"),
     ("llama", edit_config(hidden_act="gelu"), "hidden_act is 'gelu'"),
-    ("llama", edit_config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4}), "rope_type is 'llama3'"),
-    ("llama", edit_config(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters=None), "rope_type is 'linear'"),
-    ("llama", edit_config(rope_scaling={"rope_type": "yarn", "factor": 2.0}), "rope_type is 'yarn'"),
+    (
+        "llama",
+        edit_config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4}),
+        "rope_type is 'llama3'",
+    ),
+    (
+        "llama",
+        edit_config(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters=None),
+        "rope_type is 'linear'",
+    ),
+    (
+        "llama",
+        edit_config(rope_scaling={"rope_type": "yarn", "factor": 2.0}),
+        "rope_type is 'yarn'",
+    ),
     ("llama", edit_config(attention_bias=True), "mlp_bias"),
     ("llama", edit_config(rms_norm_eps="small"), "rms_norm_eps"),
     ("llama", edit_config(hidden_size=None), "hidden_size"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "spoil", "message"), SPOILT, ids=[message for _, _, message in SPOILT])
-def test_a_spoilt_folder_is_refused_by_name(kind: str, spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "spoil", "message"), SPOILT, ids=[message for _, _, message in SPOILT]
+)
+def test_a_spoilt_folder_is_refused_by_name(
+    kind: str, spoil: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     save_pretrained(random_model({"gpt2": GPT2_SHAPES["usual"], "llama": LLAMA}[kind]), tmp_path)
     spoil(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -344,6 +452,7 @@ def hub_cache(folder: Path, model: GPT) -> Path:  # the file of weights
     (repository / "refs" / "main").write_text("a" * 40)
     save_pretrained(model, folder / "flat")
     from gptbook.files import file_sha256
+
     weights = folder / "flat" / "model.safetensors"
     blob = blobs / file_sha256(weights)
     weights.rename(blob)
@@ -358,16 +467,36 @@ def test_a_name_on_the_hub_is_found_in_the_hubs_own_layout(tmp_path: Path) -> No
     model = random_model(GPT2_SHAPES["usual"])
     blob = hub_cache(tmp_path, model)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", HUB_SCRIPT], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert run.returncode == 0, run.stderr
-    assert float(run.stdout) == pytest.approx(sum(p.double().sum() for p in model.parameters()).item())
+    assert float(run.stdout) == pytest.approx(
+        sum(p.double().sum() for p in model.parameters()).item()
+    )
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1  # one bit
     blob.write_bytes(content)
-    run = subprocess.run([sys.executable, "-c", HUB_SCRIPT], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert "SHA-256" in run.stderr and run.returncode
     environment["HF_HUB_CACHE"] = str(tmp_path / "empty")
-    run = subprocess.run([sys.executable, "-c", HUB_SCRIPT], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert "neither a folder nor a known model" in run.stderr and "ConnectionError" in run.stderr
 
 
@@ -387,7 +516,9 @@ def test_a_model_and_its_tokenizer_come_back(pair: tuple) -> None:
     model, tokenizer, folder = pair
     for name in (folder, str(folder)):
         again, same = gptbook.load(name)
-        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+        assert all(
+            torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True)
+        )
         assert (same.merges, same.special_tokens) == (tokenizer.merges, tokenizer.special_tokens)
     assert not again.training
     characters = CharTokenizer("abc")
@@ -412,7 +543,9 @@ def test_an_unfinished_run_says_how_to_go_on(pair: tuple) -> None:
     (folder / "model.safetensors").rename(folder / "checkpoint.safetensors")
     for present in (True, False):
         for door in (load, load_pretrained, GPT.from_pretrained):
-            with pytest.raises(ValueError, match="is not finished; go on with: gptbook train --resume .*run"):
+            with pytest.raises(
+                ValueError, match="is not finished; go on with: gptbook train --resume .*run"
+            ):
                 door(folder)
         assert load_tokenizer(folder).vocab_size == 270
         if present:
@@ -426,10 +559,16 @@ def test_a_folder_without_a_tokenizer_says_so(pair: tuple) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["runs/shakespeare", "./shakespeare/x", "no/such/folder", "../no/model", "shakespear"])
-def test_a_missing_folder_is_no_question_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["runs/shakespeare", "./shakespeare/x", "no/such/folder", "../no/model", "shakespear"]
+)
+def test_a_missing_folder_is_no_question_to_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gptbook.pretrained._fetch_hub", lambda name: pytest.fail(f"the hub was asked for {name}"))
+    monkeypatch.setattr(
+        "gptbook.pretrained._fetch_hub", lambda name: pytest.fail(f"the hub was asked for {name}")
+    )
     for door in (load, load_pretrained, load_tokenizer):
         with pytest.raises(FileNotFoundError, match="is neither a folder nor a known model"):
             door(name)
@@ -443,7 +582,10 @@ TEMPLATES = {
     "no tools": "{% if tools is not none or documents is not none %}[TOOLS]{% endif %}{{ messages[0].content }}",
     "special tokens": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
     "white space": "{% for m in messages %}\n  {% if true %}\n  {{ m.role }}\n  {% endif %}\n{% endfor %}\n!",
-    "several": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[1].content }}"}],
+    "several": [
+        {"name": "tool_use", "template": "no"},
+        {"name": "default", "template": "{{ messages[1].content }}"},
+    ],
 }
 
 
@@ -452,7 +594,10 @@ def test_chat_templates_give_what_they_give_in_transformers(name: str, pair: tup
     _, _, folder = pair
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": TEMPLATES[name]}))
-    messages = [{"role": "user", "content": "Hi <b> é"}, {"role": "assistant", "content": "Ho & 'x'"}]
+    messages = [
+        {"role": "user", "content": "Hi <b> é"},
+        {"role": "assistant", "content": "Ho & 'x'"},
+    ]
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert chat_prompt(folder, messages) == expected
@@ -460,7 +605,11 @@ def test_chat_templates_give_what_they_give_in_transformers(name: str, pair: tup
 
 def test_a_template_that_refuses_says_why(pair: tuple) -> None:
     _, _, folder = pair
-    for template, said in (("{{ raise_exception('roles must alternate') }}", "roles must alternate"), ("{% if %}", "fails"), ("{{ 1 + 'a' }}", "fails")):
+    for template, said in (
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% if %}", "fails"),
+        ("{{ 1 + 'a' }}", "fails"),
+    ):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
         with pytest.raises(ValueError, match=said):
             chat_prompt(folder, "Hi")
@@ -491,8 +640,14 @@ def smollm_file() -> Path:
 def smollm(smollm_file: Path) -> tuple[GPT, nn.Module, object]:
     "SmolLM2 here and in transformers, out of the same file, and transformers' tokenizer."
     folder, name = smollm_file.parent, smollm_file.name
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
-    return GPT.from_pretrained("smollm2-135m"), theirs, transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=name, dtype=torch.float32
+    ).eval()
+    return (
+        GPT.from_pretrained("smollm2-135m"),
+        theirs,
+        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name),
+    )
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -508,8 +663,15 @@ def test_smollm2_gives_transformers_logits(name: str, smollm: tuple) -> None:
 def test_smollm2_writes_the_same_hundred_tokens(smollm: tuple) -> None:
     ours, theirs, tokenizer = smollm
     prompt = torch.tensor([tokenizer.encode(PROMPTS["prose"])])
-    expected = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=100, min_new_tokens=100, do_sample=False,
-                               eos_token_id=None, pad_token_id=2)
+    expected = theirs.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=100,
+        min_new_tokens=100,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=2,
+    )
     assert torch.equal(generate(ours, prompt, 100, top_k=1), expected)
 
 

@@ -30,7 +30,9 @@ LLAMA3_SPLIT = (
 )
 # Letters that are younger than one of the pattern engines are letters for one and not for the other.
 ASSIGNED = st.characters(exclude_categories=("Cs", "Cn"))
-TEXT = st.text(ASSIGNED, max_size=60) | st.text(st.sampled_from(" \n\t\r'sdlreABC19.,!é中🙂\u0301\u3000"), max_size=60)
+TEXT = st.text(ASSIGNED, max_size=60) | st.text(
+    st.sampled_from(" \n\t\r'sdlreABC19.,!é中🙂\u0301\u3000"), max_size=60
+)
 
 SCRIPTS = """
 All human beings are born free. | Alle Menschen sind frei. | Tous les êtres humains naissent libres.
@@ -50,7 +52,9 @@ def shakespeare() -> str:
 
 @pytest.fixture(scope="module")
 def trained(shakespeare) -> BPETokenizer:
-    return BPETokenizer.train(shakespeare[:300_000] + SCRIPTS * 5, 1500, ["<|endoftext|>", "<|pad|>"])
+    return BPETokenizer.train(
+        shakespeare[:300_000] + SCRIPTS * 5, 1500, ["<|endoftext|>", "<|pad|>"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,9 @@ def test_incremental_training_equals_recounting(texts, n_merges):
         merges.append((tokens[best[0]], tokens[best[1]]))
         tokens.append(b"".join(merges[-1]))
     assert learn_merges(counts, n_merges) == merges
-    learnt = BPETokenizer(merges, special_tokens=())  # whatever training learns, the constructor accepts
+    learnt = BPETokenizer(
+        merges, special_tokens=()
+    )  # whatever training learns, the constructor accepts
     for text in texts:
         assert learnt.encode(text) == learnt.encode_slowly(text)
 
@@ -120,29 +126,52 @@ def test_special_tokens_only_when_allowed(trained, text, parts):
     ids = trained.encode(text, allowed_special=["<|endoftext|>"])
     assert ids.count(trained.eos_id) == text.count("<|endoftext|>")
     assert ids == trained.encode_slowly(text, allowed_special=["<|endoftext|>"])
-    assert trained.decode(ids) == trained.decode(trained.encode(text, allowed_special="all")) == text
+    assert (
+        trained.decode(ids) == trained.decode(trained.encode(text, allowed_special="all")) == text
+    )
 
 
 def test_gpt2_has_the_ids_of_the_peers(gpt2, tmp_path, shakespeare):
     peer = tiktoken.Encoding(
-        "gpt2-peer", pat_str=GPT2_SPLIT, mergeable_ranks=gpt2.ranks, special_tokens=gpt2.special_tokens
+        "gpt2-peer",
+        pat_str=GPT2_SPLIT,
+        mergeable_ranks=gpt2.ranks,
+        special_tokens=gpt2.special_tokens,
     )
     file = hugging_face(gpt2, tmp_path)
-    for text in [SCRIPTS, *SCRIPTS.split("|"), shakespeare[:200_000], "Hello!!!!!!!!!!!!? 🤗 my dog is little", "\n" * 99]:
+    for text in [
+        SCRIPTS,
+        *SCRIPTS.split("|"),
+        shakespeare[:200_000],
+        "Hello!!!!!!!!!!!!? 🤗 my dog is little",
+        "\n" * 99,
+    ]:
         ids = gpt2.encode(text)
         assert ids == peer.encode(text, disallowed_special=()) == gpt2.encode_slowly(text)
         if "<|endoftext|>" not in text:  # `tokenizers` lets text forge special tokens
             assert ids == file.encode(text).ids
     assert gpt2.encode("Hello world") == [15496, 995]  # as tiktoken's documentation has it
-    assert (gpt2.vocab_size, gpt2.eos_id, gpt2.encode("<|endoftext|>", "all")) == (50257, 50256, [50256])
+    assert (gpt2.vocab_size, gpt2.eos_id, gpt2.encode("<|endoftext|>", "all")) == (
+        50257,
+        50256,
+        [50256],
+    )
 
 
-@pytest.mark.parametrize("pattern", [GPT2_SPLIT, DIGITS_APART_SPLIT, LLAMA3_SPLIT], ids=["gpt2", "digits", "llama3"])
+@pytest.mark.parametrize(
+    "pattern", [GPT2_SPLIT, DIGITS_APART_SPLIT, LLAMA3_SPLIT], ids=["gpt2", "digits", "llama3"]
+)
 def test_saved_files_load_in_tokenizers_with_equal_ids(pattern, tmp_path, shakespeare):
-    ours = BPETokenizer.train(shakespeare[:200_000] + SCRIPTS, 900, ["<s>", "<|endoftext|>"], pattern)
+    ours = BPETokenizer.train(
+        shakespeare[:200_000] + SCRIPTS, 900, ["<s>", "<|endoftext|>"], pattern
+    )
     theirs = hugging_face(ours, tmp_path)
     again = load_tokenizer(tmp_path)
-    assert (again.ranks, again.merges, again.special_tokens) == (ours.ranks, ours.merges, ours.special_tokens)
+    assert (again.ranks, again.merges, again.special_tokens) == (
+        ours.ranks,
+        ours.merges,
+        ours.special_tokens,
+    )
     assert again.pattern == pattern and again.eos_id == ours.eos_id == 899
     random.seed(0)
     for _ in range(300):
@@ -156,12 +185,20 @@ def test_saved_files_load_in_tokenizers_with_equal_ids(pattern, tmp_path, shakes
 @pytest.mark.parametrize("split", ["gpt2", "digits", "llama3", "removed"])
 def test_files_of_others_load_with_equal_ids(split, tmp_path, shakespeare):
     theirs = tokenizers.Tokenizer(models.BPE())
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split in ("gpt2", "digits"))
+    byte_level = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=split in ("gpt2", "digits")
+    )
     theirs.pre_tokenizer = {
         "gpt2": byte_level,
-        "digits": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
-        "llama3": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), byte_level]),
-        "removed": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GPT2_SPLIT), "removed", True), byte_level]),
+        "digits": pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), byte_level]
+        ),
+        "llama3": pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), byte_level]
+        ),
+        "removed": pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(GPT2_SPLIT), "removed", True), byte_level]
+        ),
     }[split]
     theirs.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -184,7 +221,9 @@ def test_files_of_others_load_with_equal_ids(split, tmp_path, shakespeare):
 def test_vocabulary_without_some_bytes_leaves_them_out_as_tokenizers_does(tmp_path):
     theirs = tokenizers.Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    theirs.train_from_iterator(["aa ab! !! abab"] * 3, trainers.BpeTrainer(vocab_size=20, show_progress=False))
+    theirs.train_from_iterator(
+        ["aa ab! !! abab"] * 3, trainers.BpeTrainer(vocab_size=20, show_progress=False)
+    )
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = load_tokenizer(tmp_path)
     for text in ("ab!\x04! ab", "aéa", "\x00", "abcab"):
@@ -202,10 +241,14 @@ def test_training_equals_the_trainer_of_tokenizers(shakespeare):
     theirs = tokenizers.Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.Split("\x00", "removed")
     trainer = trainers.BpeTrainer(
-        vocab_size=256 + 500, initial_alphabet=[chr(256 + byte) for byte in range(256)], show_progress=False
+        vocab_size=256 + 500,
+        initial_alphabet=[chr(256 + byte) for byte in range(256)],
+        show_progress=False,
     )
-    pieces = ("\x00".join("".join(chr(256 + b) for b in piece.encode()) for piece in [p] * n)
-              for p, n in count_pieces(text).items())
+    pieces = (
+        "\x00".join("".join(chr(256 + b) for b in piece.encode()) for piece in [p] * n)
+        for p, n in count_pieces(text).items()
+    )
     theirs.train_from_iterator(pieces, trainer)
     merges = json.loads(theirs.to_str())["model"]["merges"]
     merges = [tuple(bytes(ord(c) - 256 for c in half) for half in pair) for pair in merges]
@@ -218,13 +261,26 @@ def test_several_ways_to_one_token_are_reduced_to_the_one_that_happens(gpt2):
     known = {bytes([byte]) for byte in range(256)} | set(tokens)
     spelt = {token: visible(token) for token in known}
     vocabulary = {name: gpt2.ranks[token] for token, name in spelt.items()}
-    every = [(spelt[t[:i]], spelt[t[i:]]) for t in tokens for i in range(1, len(t)) if {t[:i], t[i:]} <= known]
+    every = [
+        (spelt[t[:i]], spelt[t[i:]])
+        for t in tokens
+        for i in range(1, len(t))
+        if {t[:i], t[i:]} <= known
+    ]
     assert len(every) > len(tokens)
     assert from_vocabulary(vocabulary, every).merges == gpt2.merges[:2000]
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 1_000_000, " " * 1_200_000 + "x", " \n" * 600_000, "ab" * 500_000, "中" * 300_000, "!" * 1_000_000]
+    "text",
+    [
+        "a" * 1_000_000,
+        " " * 1_200_000 + "x",
+        " \n" * 600_000,
+        "ab" * 500_000,
+        "中" * 300_000,
+        "!" * 1_000_000,
+    ],
 )
 def test_a_megabyte_of_one_thing(trained, gpt2, text):
     for tokenizer in (trained, gpt2):
@@ -255,11 +311,16 @@ def test_tokenizers_survive_pickling(trained, gpt2):
 def test_a_failed_save_leaves_the_old_file(trained, tmp_path, monkeypatch):
     trained.save(tmp_path)
     before = (tmp_path / "tokenizer.json").read_bytes()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space left"):
         BPETokenizer([]).save(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
 
 
 @given(st.binary(max_size=30))

@@ -15,7 +15,15 @@ import tokenizers
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import ByteLevelBPETokenizer, Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    ByteLevelBPETokenizer,
+    Regex,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from gptbook.corpora import fetch_package
 from gptbook.pretrained import _GPT2_WHEEL, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT, load_tokenizer
@@ -36,7 +44,10 @@ TEXTS = {
     "scripts": SCRIPTS,
     "emoji": "👩‍👩‍👧‍👦👍🏽 🏳️‍🌈 1️⃣ 🇩🇪🇯🇵 🧑🏿‍🚀 ☺︎☺️ 🫱🏻‍🫲🏾 ©️ ⏏️🤗🤗🤗",
     "combining marks": "e\u0301\u0323\u20dd n\u0303o a\u0308\u0308 Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘! \u0301start",
-    "control characters": "".join(map(chr, range(32))) + "\x7f" + "".join(map(chr, range(0x80, 0xA0))) + "\x00\x00 \x00a",
+    "control characters": "".join(map(chr, range(32)))
+    + "\x7f"
+    + "".join(map(chr, range(0x80, 0xA0)))
+    + "\x00\x00 \x00a",
     "direction and joiners": "a\u200b\u200c\u200d\u2060\ufeff\u202eabc\u202c\u00ad\u034f\u180e",
     "white space": " \t \n\r\n\r \x0b\x0c\x85\xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000  end \n\n  x   \n",
     "only spaces": " " * 17,
@@ -53,9 +64,20 @@ QUIET = settings(max_examples=120, deadline=None, suppress_health_check=list(Hea
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 # Letters that joined Unicode lately are letters for some pattern engines and not yet for others.
 ASSIGNED = st.characters(exclude_categories=("Cs", "Cn"))
-TRICKY = st.sampled_from([*" \n\t\r'sdtlreABC190.,!é中🙂\u0301\u3000\x00\xa0", "<|endoftext|>", "<|end", "'ll", "  ", "light"])
+TRICKY = st.sampled_from(
+    [
+        *" \n\t\r'sdtlreABC190.,!é中🙂\u0301\u3000\x00\xa0",
+        "<|endoftext|>",
+        "<|end",
+        "'ll",
+        "  ",
+        "light",
+    ]
+)
 TEXT = st.text(ASSIGNED, max_size=60) | st.lists(TRICKY, max_size=40).map("".join)
-CORPUS = st.lists(st.text("ab c1.\n", max_size=30) | st.text(ASSIGNED, max_size=15), min_size=1, max_size=6)
+CORPUS = st.lists(
+    st.text("ab c1.\n", max_size=30) | st.text(ASSIGNED, max_size=15), min_size=1, max_size=6
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +108,13 @@ def tiktoken_gpt2(gpt2_folder) -> tiktoken.Encoding:
     special = {"<|endoftext|>": vocabulary.pop("<|endoftext|>")}
     assert ranks == {bytes(byte_of[c] for c in name): i for name, i in vocabulary.items()}
     pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""  # tiktoken's own spelling
-    return tiktoken.Encoding("gpt2-peer", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special, explicit_n_vocab=50257)
+    return tiktoken.Encoding(
+        "gpt2-peer",
+        pat_str=pattern,
+        mergeable_ranks=ranks,
+        special_tokens=special,
+        explicit_n_vocab=50257,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +151,36 @@ def test_gpt2_on_random_text(gpt2, tiktoken_gpt2, peers, text):
 
 
 def test_gpt2_published_ids(gpt2):
-    ids = [15496, 3228, 314, 1101, 10948, 73, 509, 5117, 10036, 13, 632, 338, 33160, 13, 266, 405, 83, 1058, 35, 12520, 97, 245]
+    ids = [
+        15496,
+        3228,
+        314,
+        1101,
+        10948,
+        73,
+        509,
+        5117,
+        10036,
+        13,
+        632,
+        338,
+        33160,
+        13,
+        266,
+        405,
+        83,
+        1058,
+        35,
+        12520,
+        97,
+        245,
+    ]
     assert gpt2.encode(MINGPT_PROMPT) == ids and gpt2.decode(ids) == MINGPT_PROMPT
 
 
-@pytest.mark.parametrize("text", ["\ud83d", "a\ud83db", "\udc00\ud800", "\ud83e\udd17", "x\ud83e \udd17y", "\udfff" * 5])
+@pytest.mark.parametrize(
+    "text", ["\ud83d", "a\ud83db", "\udc00\ud800", "\ud83e\udd17", "x\ud83e \udd17y", "\udfff" * 5]
+)
 def test_lone_surrogates_are_read_as_tiktoken_reads_them(gpt2, tiktoken_gpt2, text):
     "`tokenizers` and `transformers` raise an error here."
     assert gpt2.encode(text) == gpt2.encode_slowly(text) == tiktoken_gpt2.encode_ordinary(text)
@@ -136,18 +189,35 @@ def test_lone_surrogates_are_read_as_tiktoken_reads_them(gpt2, tiktoken_gpt2, te
 
 @pytest.mark.parametrize(
     "text",
-    ["<|endoftext|>", "a<|endoftext|>b", "<|endoftext|><|endoftext|>", " <|endoftext|> \n", "<|<|endoftext|>|>",
-     "<|endoftext|<|endoftext|>", "x" * 300 + "<|endoftext|>", "<|endoftext|>'s", "  <|endoftext|>  2"],
+    [
+        "<|endoftext|>",
+        "a<|endoftext|>b",
+        "<|endoftext|><|endoftext|>",
+        " <|endoftext|> \n",
+        "<|<|endoftext|>|>",
+        "<|endoftext|<|endoftext|>",
+        "x" * 300 + "<|endoftext|>",
+        "<|endoftext|>'s",
+        "  <|endoftext|>  2",
+    ],
 )
 def test_special_tokens_with_and_without_leave(gpt2, tiktoken_gpt2, gpt2_folder, text):
     theirs = transformers.GPT2Tokenizer.from_pretrained(gpt2_folder)
     plain = gpt2.encode(text)
-    assert gpt2.eos_id not in plain and plain == gpt2.encode_slowly(text) == tiktoken_gpt2.encode_ordinary(text)
-    assert plain == tiktoken_gpt2.encode(text, disallowed_special=()) == theirs(text, split_special_tokens=True)["input_ids"]
+    assert gpt2.eos_id not in plain and plain == gpt2.encode_slowly(
+        text
+    ) == tiktoken_gpt2.encode_ordinary(text)
+    assert (
+        plain
+        == tiktoken_gpt2.encode(text, disallowed_special=())
+        == theirs(text, split_special_tokens=True)["input_ids"]
+    )
     allowed = gpt2.encode(text, allowed_special={"<|endoftext|>"})
     assert allowed == gpt2.encode(text, "all") == gpt2.encode_slowly(text, "all")
     assert allowed == tiktoken_gpt2.encode(text, allowed_special="all") == theirs(text)["input_ids"]
-    assert allowed.count(50256) == text.count("<|endoftext|>") and gpt2.decode(allowed) == text == gpt2.decode(plain)
+    assert allowed.count(50256) == text.count("<|endoftext|>") and gpt2.decode(
+        allowed
+    ) == text == gpt2.decode(plain)
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "中", "🙂", "!", "1", "\n"])
@@ -157,7 +227,9 @@ def test_a_megabyte_of_one_letter_in_seconds(gpt2, tiktoken_gpt2, peers, letter)
     ids = gpt2.encode(text)
     assert time.perf_counter() - start < 5
     assert gpt2.encode_slowly(text) == ids == peers["tokenizers"](text)
-    if letter != "\n":  # tiktoken itself gives up on so much white space; `encode` then works without it
+    if (
+        letter != "\n"
+    ):  # tiktoken itself gives up on so much white space; `encode` then works without it
         assert tiktoken_gpt2.encode_ordinary(text) == ids
     assert gpt2.decode(ids) == text
 
@@ -165,34 +237,61 @@ def test_a_megabyte_of_one_letter_in_seconds(gpt2, tiktoken_gpt2, peers, letter)
 def same_everywhere(ours: BPETokenizer, theirs, texts) -> None:
     for text in texts:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a vocabulary of others may lack bytes; both leave them out
+            warnings.simplefilter(
+                "ignore"
+            )  # a vocabulary of others may lack bytes; both leave them out
             ids = ours.encode(text)
             assert ours.encode_slowly(text) == ids
         encoded = theirs.encode(text, add_special_tokens=False)
         assert getattr(encoded, "ids", encoded) == ids, text
 
 
-@given(CORPUS, st.integers(256, 340), st.sampled_from([GPT2_SPLIT, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT, r"\S+|\s+"]), TEXT)
+@given(
+    CORPUS,
+    st.integers(256, 340),
+    st.sampled_from([GPT2_SPLIT, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT, r"\S+|\s+"]),
+    TEXT,
+)
 @FEW
 def test_trained_here_loads_there(tmp_path_factory, corpus, size, pattern, text):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a small corpus runs out of pairs
-        ours = BPETokenizer.train([*corpus, "light"], size + 2, ["<|endoftext|>", "<|pad|>"], pattern)
+        ours = BPETokenizer.train(
+            [*corpus, "light"], size + 2, ["<|endoftext|>", "<|pad|>"], pattern
+        )
     folder = tmp_path_factory.mktemp("ours")
     ours.save(folder)
-    again, theirs = load_tokenizer(folder), tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    again, theirs = (
+        load_tokenizer(folder),
+        tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")),
+    )
     assert (again.merges, again.ranks, again.special_tokens, again.pattern) == (
-        ours.merges, ours.ranks, ours.special_tokens, ours.pattern)
+        ours.merges,
+        ours.ranks,
+        ours.special_tokens,
+        ours.pattern,
+    )
     for sample in (text, *corpus):
         ids = ours.encode(sample)
-        assert ids == ours.encode_slowly(sample) == again.encode(sample) and ours.decode(ids) == sample
-        assert ours.encode(sample, "all") == theirs.encode(sample).ids and theirs.decode(ids, skip_special_tokens=False) == sample
+        assert (
+            ids == ours.encode_slowly(sample) == again.encode(sample) and ours.decode(ids) == sample
+        )
+        assert (
+            ours.encode(sample, "all") == theirs.encode(sample).ids
+            and theirs.decode(ids, skip_special_tokens=False) == sample
+        )
     assert theirs.get_vocab_size() == ours.vocab_size
 
 
-@pytest.mark.parametrize("pattern", [GPT2_SPLIT, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT], ids=["gpt2", "digits", "numbers"])
+@pytest.mark.parametrize(
+    "pattern",
+    [GPT2_SPLIT, DIGITS_APART_SPLIT, NUMBERS_APART_SPLIT],
+    ids=["gpt2", "digits", "numbers"],
+)
 def test_the_saved_folder_opens_in_transformers(tmp_path, pattern):
-    ours = BPETokenizer.train(SCRIPTS * 20 + "".join(TEXTS.values()), 700, ["<|endoftext|>", "<|pad|>"], pattern)
+    ours = BPETokenizer.train(
+        SCRIPTS * 20 + "".join(TEXTS.values()), 700, ["<|endoftext|>", "<|pad|>"], pattern
+    )
     ours.save(tmp_path)
     for kind in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
         theirs = kind.from_pretrained(tmp_path)
@@ -202,7 +301,10 @@ def test_the_saved_folder_opens_in_transformers(tmp_path, pattern):
             assert theirs.decode(ours.encode(text)) == text
         theirs.save_pretrained(tmp_path / "theirs")  # and back
         again = load_tokenizer(tmp_path / "theirs")
-        assert again.encode(SCRIPTS) == ours.encode(SCRIPTS) and again.special_tokens == ours.special_tokens
+        assert (
+            again.encode(SCRIPTS) == ours.encode(SCRIPTS)
+            and again.special_tokens == ours.special_tokens
+        )
 
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -211,21 +313,38 @@ SPLITS = {
     "gpt2": BYTES,
     "digits": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BYTES]),
     "numbers": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), BYTES]),
-    "split": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{N}{1,3}|\p{L}+|[^\p{L}\p{N}]+"), "isolated"), ONLY_BYTES]),
+    "split": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\p{N}{1,3}|\p{L}+|[^\p{L}\p{N}]+"), "isolated"), ONLY_BYTES]
+    ),
 }
 
 
-def train_there(texts, split="gpt2", special=(), size=330, whole=True, unknown=None) -> tokenizers.Tokenizer:
+def train_there(
+    texts, split="gpt2", special=(), size=330, whole=True, unknown=None
+) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer(models.BPE(unk_token=unknown))
     theirs.pre_tokenizer, theirs.decoder = SPLITS[split], decoders.ByteLevel()
     theirs.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet() if whole else []
-    theirs.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False))
+    theirs.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=list(special),
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
     return theirs
 
 
-@given(CORPUS, st.sampled_from(list(SPLITS)), st.sampled_from([(), ("<|endoftext|>",), ("<s>", "</s>", "<unk>")]), st.booleans(), TEXT)
+@given(
+    CORPUS,
+    st.sampled_from(list(SPLITS)),
+    st.sampled_from([(), ("<|endoftext|>",), ("<s>", "</s>", "<unk>")]),
+    st.booleans(),
+    TEXT,
+)
 @FEW
 def test_trained_there_loads_here(tmp_path_factory, corpus, split, special, whole, text):
     theirs = train_there([*corpus, "light"], split, special, 330 if whole else 60, whole)
@@ -242,7 +361,9 @@ def test_trained_there_loads_here(tmp_path_factory, corpus, split, special, whol
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_larger_vocabulary_trained_there(tmp_path, split):
-    theirs = train_there([SCRIPTS * 3, *TEXTS.values()] * 3, split, ["<unk>", "<|endoftext|>"], 900, unknown="<unk>")
+    theirs = train_there(
+        [SCRIPTS * 3, *TEXTS.values()] * 3, split, ["<unk>", "<|endoftext|>"], 900, unknown="<unk>"
+    )
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = load_tokenizer(tmp_path)
     same_everywhere(ours, theirs, [text for text in TEXTS.values()])
@@ -251,8 +372,16 @@ def test_a_larger_vocabulary_trained_there(tmp_path, split):
 
 def test_the_ready_made_byte_level_trainer(tmp_path):
     theirs = ByteLevelBPETokenizer()
-    theirs.train_from_iterator([SCRIPTS, MINGPT_PROMPT] * 5, vocab_size=600, special_tokens=["<s>", "<pad>"], show_progress=False)
-    for save in (lambda: theirs.save(str(tmp_path / "tokenizer.json")), lambda: theirs.save_model(str(tmp_path))):
+    theirs.train_from_iterator(
+        [SCRIPTS, MINGPT_PROMPT] * 5,
+        vocab_size=600,
+        special_tokens=["<s>", "<pad>"],
+        show_progress=False,
+    )
+    for save in (
+        lambda: theirs.save(str(tmp_path / "tokenizer.json")),
+        lambda: theirs.save_model(str(tmp_path)),
+    ):
         save()
         same_everywhere(load_tokenizer(tmp_path), theirs, TEXTS.values())
         (tmp_path / "tokenizer.json").unlink(missing_ok=True)
@@ -264,7 +393,14 @@ def test_the_ready_made_byte_level_trainer(tmp_path):
         ({"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=True)}, "pre-tokenizer"),
         ({"pre_tokenizer": pre_tokenizers.Whitespace()}, "pre-tokenizer"),
         ({"normalizer": tokenizers.normalizers.Lowercase()}, "normalizer Lowercase"),
-        ({"model": models.BPE({"a": 0, "b": 1, "ab": 2, "<u>": 3}, [("a", "b")], unk_token="<u>")}, "unk_token"),
+        (
+            {
+                "model": models.BPE(
+                    {"a": 0, "b": 1, "ab": 2, "<u>": 3}, [("a", "b")], unk_token="<u>"
+                )
+            },
+            "unk_token",
+        ),
         ({"model": models.Unigram([("a", 0.0)])}, "model Unigram"),
     ],
 )
@@ -291,9 +427,18 @@ def test_words_and_runs_of_spaces_with_an_id_of_their_own(tmp_path):
     theirs.add_tokens(["foxy", "fox", "  ", "   ", "    ", "é<|", "light"])
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = load_tokenizer(tmp_path)
-    texts = ["a    b", "The foxy dog, a fox", "  \n     x  ", "foxyfox light", "é<|endoftext|>", *TEXTS.values()]
+    texts = [
+        "a    b",
+        "The foxy dog, a fox",
+        "  \n     x  ",
+        "foxyfox light",
+        "é<|endoftext|>",
+        *TEXTS.values(),
+    ]
     for text in texts:
-        assert ours.encode(text, "all") == ours.encode_slowly(text, "all") == theirs.encode(text).ids, text
+        assert (
+            ours.encode(text, "all") == ours.encode_slowly(text, "all") == theirs.encode(text).ids
+        ), text
         assert ours.decode(ours.encode(text)) == text
     ours.save(tmp_path / "again")
     again = tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
@@ -301,7 +446,11 @@ def test_words_and_runs_of_spaces_with_an_id_of_their_own(tmp_path):
     assert load_tokenizer(tmp_path / "again").added_tokens == ours.added_tokens
 
 
-@given(st.lists(st.sampled_from(["quux", "qu", "ux", " quux", "fox", " the", "q", "x", " "]), max_size=12).map("".join))
+@given(
+    st.lists(
+        st.sampled_from(["quux", "qu", "ux", " quux", "fox", " the", "q", "x", " "]), max_size=12
+    ).map("".join)
+)
 @FEW
 def test_tokens_that_no_merge_makes_stand_for_whole_pieces(tmp_path_factory, text):
     "As in Llama 3's file, where `ignore_merges` is true."
@@ -313,12 +462,17 @@ def test_tokens_that_no_merge_makes_stand_for_whole_pieces(tmp_path_factory, tex
         vocabulary[name] = len(vocabulary)
     content["model"]["ignore_merges"] = True
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-    ours, theirs = load_tokenizer(folder), tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ours, theirs = (
+        load_tokenizer(folder),
+        tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")),
+    )
     assert ours.encode(text) == ours.encode_slowly(text) == theirs.encode(text).ids
     assert ours.decode(ours.encode(text)) == text and ours.vocab_size == theirs.get_vocab_size()
     ours.save(folder / "again")
     again = tokenizers.Tokenizer.from_file(str(folder / "again" / "tokenizer.json"))
-    assert again.encode(text).ids == ours.encode(text) == load_tokenizer(folder / "again").encode(text)
+    assert (
+        again.encode(text).ids == ours.encode(text) == load_tokenizer(folder / "again").encode(text)
+    )
     content["model"]["ignore_merges"] = False
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="have no merge"):
@@ -328,7 +482,10 @@ def test_tokens_that_no_merge_makes_stand_for_whole_pieces(tmp_path_factory, tex
 def test_a_token_before_every_text_is_known_and_left_to_the_caller(tmp_path):
     theirs = train_there(["a b c"] * 3, special=["<|begin|>", "<|endoftext|>"])
     before = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
-    for processor in (before, processors.Sequence([processors.ByteLevel(trim_offsets=False), before])):
+    for processor in (
+        before,
+        processors.Sequence([processors.ByteLevel(trim_offsets=False), before]),
+    ):
         theirs.post_processor = processor
         theirs.save(str(tmp_path / "tokenizer.json"))
         ours = load_tokenizer(tmp_path)
@@ -340,7 +497,9 @@ def test_a_token_before_every_text_is_known_and_left_to_the_caller(tmp_path):
         assert load_tokenizer(tmp_path / "again").bos_id == 0
     assert BPETokenizer([]).bos_id is None
     special = [("<|begin|>", 0), ("<|endoftext|>", 1)]
-    theirs.post_processor = processors.TemplateProcessing(single="<|begin|> $A <|endoftext|>", special_tokens=special)
+    theirs.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A <|endoftext|>", special_tokens=special
+    )
     theirs.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="around a text; one before is supported"):
         load_tokenizer(tmp_path)
@@ -351,7 +510,9 @@ def test_all_tokens_that_end_a_text_are_known(tmp_path):
     assert load_tokenizer(tmp_path).stop_ids == (257,)
     (tmp_path / "config.json").write_text('{"eos_token_id": 258}')
     assert load_tokenizer(tmp_path).stop_ids == (257, 258)
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [259, 257]}')  # it goes before the other
+    (tmp_path / "generation_config.json").write_text(
+        '{"eos_token_id": [259, 257]}'
+    )  # it goes before the other
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.stop_ids == (257, 259)
     tokenizer.save(tmp_path / "again")
@@ -397,8 +558,14 @@ def test_smollm2_gives_the_ids_of_its_own_file(smollm2, smollm2_as_published):
 
 def test_smollm2_gives_the_ids_of_transformers(smollm2, smollm2_there):
     "They differ only where white space of two characters or more stands before a digit."
-    same_everywhere(smollm2, smollm2_there, [text for name, text in TEXTS.items() if name != "digits"])
-    same_everywhere(smollm2, smollm2_there, ["In 1603, 12 cats\n7 dogs", "1564 1616", "a1b22", "3 + 4 = 7\n\nfive"])
+    same_everywhere(
+        smollm2, smollm2_there, [text for name, text in TEXTS.items() if name != "digits"]
+    )
+    same_everywhere(
+        smollm2,
+        smollm2_there,
+        ["In 1603, 12 cats\n7 dogs", "1564 1616", "a1b22", "3 + 4 = 7\n\nfive"],
+    )
     assert smollm2.encode("I  7") != smollm2_there.encode("I  7", add_special_tokens=False)
 
 
@@ -425,8 +592,15 @@ def test_smollm2_on_random_text(smollm2, smollm2_as_published, text):
 
 def test_smollm2_survives_saving(smollm2, tmp_path):
     smollm2.save(tmp_path)
-    again, theirs = load_tokenizer(tmp_path), tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert (again.eos_token, again.special_tokens, again.merges) == (smollm2.eos_token, smollm2.special_tokens, smollm2.merges)
+    again, theirs = (
+        load_tokenizer(tmp_path),
+        tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")),
+    )
+    assert (again.eos_token, again.special_tokens, again.merges) == (
+        smollm2.eos_token,
+        smollm2.special_tokens,
+        smollm2.merges,
+    )
     same_everywhere(again, theirs, [MINGPT_PROMPT, SCRIPTS, TEXTS["digits"]])
 
 

@@ -1,4 +1,5 @@
 "What a cell of chapter 07 cannot test: signals, killed processes, full disks, other processes, notebooks, torch.compile."
+
 import json
 import os
 import platform
@@ -45,8 +46,14 @@ make = names["make"]
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:
     "Start a Python process that knows `make`."
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", RUN + code, *map(str, arguments)], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN + code, *map(str, arguments)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -104,18 +111,23 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bits(tmp_path, stra
     assert resumed.stopped == "" and same(weights(resumed), weights(straight))
     for one, other in zip(resumed.history, straight.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == resumed.history
+    assert [
+        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ] == resumed.history
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C in another way")
 def test_second_ctrl_c_interrupts_at_once_and_spares_the_checkpoint(tmp_path):
-    process = python("""
+    process = python(
+        """
 def hang(trainer, record):
     if trainer.step == 15:
         print("hanging", flush=True)
         time.sleep(600)
 make(sys.argv[1], callbacks=[hang]).fit()
-""", tmp_path)
+""",
+        tmp_path,
+    )
     assert process.stdout.readline() == "hanging\n"
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -128,7 +140,9 @@ make(sys.argv[1], callbacks=[hang]).fit()
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to ignore")
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
-    process = python("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)" + SLOWLY, tmp_path)
+    process = python(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)" + SLOWLY, tmp_path
+    )
     wait_for(lambda: lines(tmp_path / "metrics.jsonl") > 5, process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
@@ -137,7 +151,8 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_kill_in_mid_write_leaves_the_previous_checkpoint_whole(tmp_path, straight):
-    process = python("""
+    process = python(
+        """
 import gptbook.runs
 write = gptbook.runs.save_file
 
@@ -152,11 +167,15 @@ def slow_write(tensors, path, metadata):
 gptbook.runs.save_file = slow_write
 trainer = make(sys.argv[1])
 trainer.fit()
-""", tmp_path)
+""",
+        tmp_path,
+    )
     assert process.stdout.readline() == "writing\n"
     process.kill()
     process.communicate()
-    assert any(path.name.endswith(".tmp") for path in tmp_path.iterdir())  # the half that was written
+    assert any(
+        path.name.endswith(".tmp") for path in tmp_path.iterdir()
+    )  # the half that was written
     assert read_checkpoint(tmp_path)[0]["step"] == 10
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 21, "lo')  # a line that the crash cut off
@@ -166,7 +185,9 @@ trainer.fit()
     resumed.load_checkpoint()
     resumed.fit()
     assert same(weights(resumed), weights(straight))
-    assert len([json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]) == len(straight.history)
+    assert len(
+        [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    ) == len(straight.history)
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes")
@@ -191,7 +212,11 @@ print(trainer.step)
 """
     out, err = python(code, tmp_path).communicate(timeout=120)
     message, step = out.strip().split("\n")
-    assert "cannot write" in message and "full/checkpoint.safetensors" in message and "untouched" in message, out + err
+    assert (
+        "cannot write" in message
+        and "full/checkpoint.safetensors" in message
+        and "untouched" in message
+    ), out + err
     assert step == "40"
     assert read_checkpoint(tmp_path / "full")[0]["step"] == 10
     assert [path.name for path in (tmp_path / "full").iterdir() if path.name.endswith(".tmp")] == []
@@ -211,8 +236,14 @@ def test_metrics_that_cannot_be_written_say_so(tmp_path):
 
 def test_unwritable_folder_is_found_before_the_training(tmp_path):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "deeper", "/proc/nowhere" if Path("/proc/self").exists() else tmp_path / "file"):
-        with pytest.raises(OSError, match="cannot write to the run's folder .* Choose another folder"):
+    for folder in (
+        tmp_path / "file",
+        tmp_path / "file" / "deeper",
+        "/proc/nowhere" if Path("/proc/self").exists() else tmp_path / "file",
+    ):
+        with pytest.raises(
+            OSError, match="cannot write to the run's folder .* Choose another folder"
+        ):
             make(folder)
     if hasattr(os, "geteuid") and os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
@@ -236,15 +267,23 @@ def test_loss_that_is_not_finite_stops_before_any_weight_changes(tmp_path):
     longer.load_checkpoint()
     before, forward = weights(longer), longer.forward
     longer.forward = lambda x, y: (None, forward(x, y)[1] * float("nan"))
-    with pytest.raises(FloatingPointError, match="step 41.*nan.*those of step 40.*Lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match="step 41.*nan.*those of step 40.*Lower learning_rate"
+    ):
         longer.fit()
-    assert same(weights(longer), before) and longer.step == 40 and read_checkpoint(tmp_path)[0]["step"] == 40
+    assert (
+        same(weights(longer), before)
+        and longer.step == 40
+        and read_checkpoint(tmp_path)[0]["step"] == 40
+    )
     longer.forward = forward  # and the run goes on once the cause is gone
     longer.fit()
     assert longer.step == 60 and all(p.isfinite().all() for p in weights(longer))
 
 
-@pytest.mark.parametrize("changes", [{"learning_rate": 0.5}, {"optimizer": "adamw"}, {"seed": 1}, {"batch_size": 8}])
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": 0.5}, {"optimizer": "adamw"}, {"seed": 1}, {"batch_size": 8}]
+)
 def test_another_run_cannot_be_resumed(tmp_path, changes):
     make(tmp_path, steps=2).fit()
     before = (tmp_path / "metrics.jsonl").read_text()
@@ -252,7 +291,11 @@ def test_another_run_cannot_be_resumed(tmp_path, changes):
     start = weights(other)
     with pytest.raises(ValueError, match=f"its training has {next(iter(changes))} .*now"):
         other.load_checkpoint()
-    assert same(weights(other), start) and other.step == 0 and (tmp_path / "metrics.jsonl").read_text() == before
+    assert (
+        same(weights(other), start)
+        and other.step == 0
+        and (tmp_path / "metrics.jsonl").read_text() == before
+    )
 
 
 def test_other_data_and_other_models_cannot_be_resumed(tmp_path):
@@ -268,7 +311,14 @@ def test_other_data_and_other_models_cannot_be_resumed(tmp_path):
 
 
 def test_patience_restores_the_best_weights_also_after_resuming(tmp_path):
-    settings = dict(steps=300, eval_every=5, patience=3, learning_rate=0.02, decay="constant", checkpoint_every=7)
+    settings = dict(
+        steps=300,
+        eval_every=5,
+        patience=3,
+        learning_rate=0.02,
+        decay="constant",
+        checkpoint_every=7,
+    )
     whole = make(tmp_path / "a", **settings)
     whole.fit()  # random tokens: soon there is nothing to learn but the training text by heart
     assert whole.stopped == "patience" and whole.best_step == whole.step - 15
@@ -285,11 +335,17 @@ def test_patience_restores_the_best_weights_also_after_resuming(tmp_path):
     second = make(tmp_path / "b", **settings)
     second.load_checkpoint()
     second.fit()
-    assert second.stopped == "patience" and second.step == whole.step and same(weights(second), weights(whole))
+    assert (
+        second.stopped == "patience"
+        and second.step == whole.step
+        and same(weights(second), weights(whole))
+    )
 
 
 def test_time_budget_counts_training_only_and_ends_at_rate_zero():
-    trainer = make(None, steps=10**6, max_seconds=0.5, callbacks=[lambda trainer, record: time.sleep(0.01)])
+    trainer = make(
+        None, steps=10**6, max_seconds=0.5, callbacks=[lambda trainer, record: time.sleep(0.01)]
+    )
     trainer.fit()
     rates = [r["learning_rate"] for r in trainer.history if "loss" in r]
     assert 0.5 <= trainer.seconds < 2 and trainer.progress == 1 and trainer.step > 3
@@ -307,7 +363,11 @@ def test_a_thread_can_train():
 
 
 def test_half_precision_and_pieces_train_too():
-    for changes in ({"precision": "bf16"}, {"accumulation_steps": 4}, {"precision": "bf16", "accumulation_steps": 2, "optimizer": "adamw"}):
+    for changes in (
+        {"precision": "bf16"},
+        {"accumulation_steps": 4},
+        {"precision": "bf16", "accumulation_steps": 2, "optimizer": "adamw"},
+    ):
         trainer = make(None, **changes)
         trainer.fit()
         assert trainer.history[-1]["val_loss"] < trainer.history[0]["val_loss"]
@@ -318,8 +378,16 @@ def test_half_precision_and_pieces_train_too():
 def test_gpu_run_resumes(tmp_path):
     whole = make(None, device="cuda", precision="bf16")
     whole.fit()
-    make(tmp_path, device="cuda", precision="bf16", callbacks=[
-        lambda trainer, record: setattr(trainer, "stopped", "interrupted" if trainer.step == 13 else "")]).fit()
+    make(
+        tmp_path,
+        device="cuda",
+        precision="bf16",
+        callbacks=[
+            lambda trainer, record: setattr(
+                trainer, "stopped", "interrupted" if trainer.step == 13 else ""
+            )
+        ],
+    ).fit()
     second = make(tmp_path, device="cuda", precision="bf16")
     second.load_checkpoint()
     second.fit()
@@ -328,8 +396,12 @@ def test_gpu_run_resumes(tmp_path):
 
 def test_compiled_run_gives_the_same_losses(monkeypatch):
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compile(model, backend="aot_eager"))  # all but the C++ compiler
-    plain, compiled = (make(None, steps=5, dropout=0.0, optimizer="adamw", compile=c) for c in (False, True))
+    monkeypatch.setattr(
+        torch, "compile", lambda model: compile(model, backend="aot_eager")
+    )  # all but the C++ compiler
+    plain, compiled = (
+        make(None, steps=5, dropout=0.0, optimizer="adamw", compile=c) for c in (False, True)
+    )
     plain.fit()
     compiled.fit()
     assert compiled.forward is not compiled.model
@@ -348,7 +420,9 @@ def reply(kernel, request: str, seconds: float = 240) -> dict:
 def test_stop_button_of_a_notebook(tmp_path):
     client = pytest.importorskip("jupyter_client")
     pytest.importorskip("ipykernel")
-    manager, kernel = client.manager.start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"])
+    manager, kernel = client.manager.start_new_kernel(
+        kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"]
+    )
     try:
         run = f"trainer = make({str(tmp_path)!r}, callbacks=[lambda t, r: time.sleep(0.05)])\ntrainer.fit()"
         training = kernel.execute(RUN + run)
@@ -358,7 +432,9 @@ def test_stop_button_of_a_notebook(tmp_path):
             time.sleep(0.05)
         manager.interrupt_kernel()
         assert reply(kernel, training)["status"] == "ok"
-        question = kernel.execute("", user_expressions={"stopped": "trainer.stopped", "step": "trainer.step"})
+        question = kernel.execute(
+            "", user_expressions={"stopped": "trainer.stopped", "step": "trainer.step"}
+        )
         found = reply(kernel, question)["user_expressions"]
         assert found["stopped"]["data"]["text/plain"] == "'interrupted'"
         assert read_checkpoint(tmp_path)[0]["step"] == int(found["step"]["data"]["text/plain"]) < 40
@@ -370,9 +446,15 @@ def test_stop_button_of_a_notebook(tmp_path):
 def test_progress_bar_counts_towards_the_budget_that_ends_the_run(monkeypatch):
     class Terminal:
         text = ""
-        def write(self, text): self.text += text
-        def flush(self): pass
-        def isatty(self): return True
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return True
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -396,8 +478,11 @@ def test_tensorboard_reads_what_the_callback_writes(tmp_path):
 
 def test_samples_do_not_change_the_run(straight):
     class Tokenizer:
-        def encode(self, text): return [1, 2, 3]
-        def decode(self, ids): return " ".join(map(str, ids))
+        def encode(self, text):
+            return [1, 2, 3]
+
+        def decode(self, ids):
+            return " ".join(map(str, ids))
 
     sampled = make(None, callbacks=[Samples(Tokenizer(), "x", every=7, max_new_tokens=3)])
     sampled.fit()
@@ -406,7 +491,9 @@ def test_samples_do_not_change_the_run(straight):
     assert len(texts) == 6 and all(len(text.split()) == 6 for text in texts)
 
 
-@pytest.mark.parametrize("changes", [{}, dict(position="alibi"), dict(position="learned", norm="layer", bias=True)])
+@pytest.mark.parametrize(
+    "changes", [{}, dict(position="alibi"), dict(position="learned", norm="layer", bias=True)]
+)
 def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
     "In bfloat16 on a CPU the weights of attention are written out (chapter 03): the gradients are those of the fused kernel."
     torch.manual_seed(0)
@@ -414,7 +501,9 @@ def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
     ids = torch.randint(50, (4, 65))
     written = []
     weights_of = attention.attention_weights
-    monkeypatch.setattr(attention, "attention_weights", lambda *a: (written.append(1), weights_of(*a))[1])
+    monkeypatch.setattr(
+        attention, "attention_weights", lambda *a: (written.append(1), weights_of(*a))[1]
+    )
 
     def gradient() -> torch.Tensor:
         model.zero_grad()
@@ -426,8 +515,14 @@ def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
     assert len(written) == model.config.n_layer
 
     def fused(q, k, v, bias=None, causal=True, dropout=0.0):
-        mask = None if bias is None else bias.to(q.dtype).masked_fill(~attention.causal_mask(q.size(-2)), float("-inf"))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
+        mask = (
+            None
+            if bias is None
+            else bias.to(q.dtype).masked_fill(~attention.causal_mask(q.size(-2)), float("-inf"))
+        )
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=mask is None
+        )
 
     monkeypatch.setattr(multi_head, "attention", fused)
     by_kernel = gradient()
@@ -435,7 +530,9 @@ def test_attention_written_out_learns_like_the_kernel(monkeypatch, changes):
     assert (by_hand - by_kernel).norm() < 0.02 * by_kernel.norm()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory"
+)
 def test_a_step_finds_its_memory_where_the_last_one_left_it():
     "On a CPU, training causes next to no page faults after its first steps, where it would cause thousands a step (chapter 07)."
     program = """if True:
@@ -452,12 +549,20 @@ def test_a_step_finds_its_memory_where_the_last_one_left_it():
         config = training.TrainConfig(batch_size=32, steps=9)
         training.Trainer(gpt, tokens, config=config, callbacks=[count]).fit(progress_bar=False)
         print((faults[-1] - faults[3]) // 5)"""
-    faults = [int(subprocess.run([sys.executable, "-c", program, way], check=True, capture_output=True, text=True).stdout)
-              for way in ("kept", "given back")]
+    faults = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", program, way], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for way in ("kept", "given back")
+    ]
     assert 10 * faults[0] < faults[1], faults
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep memory"
+)
 def test_memory_goes_back_to_the_system_after_a_run():
     "What a process frees after `fit` is as free as before it: making a Trainer, and fitting it, leaves the allocator as it was."
     program = """if True:
@@ -476,7 +581,9 @@ def test_memory_goes_back_to_the_system_after_a_run():
         print(kept_of_a_large_tensor())
         trainer.fit(progress_bar=False)
         print(kept_of_a_large_tensor())"""
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
     assert all(int(megabytes) < 100 for megabytes in done.stdout.split()), done.stdout
 
 
