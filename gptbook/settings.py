@@ -84,7 +84,7 @@ def settings(
             make(self, *values, **named)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            if "argument" in first["type"]:  # as Python says it of any function
+            if "argument" in first["type"] or first["type"] == "missing":  # as Python says it of any function
                 raise TypeError(
                     f"{cls.__name__}: {first['msg'].lower()}: {first['loc'][0]}"
                 ) from None
