@@ -320,7 +320,7 @@ def new_run_folder(
                 f"or go on with that run: gptbook train --resume {shlex.quote(out)}"
             )
         return make_folder(folder, "the run's folder")
-    runs, number = make_folder("runs", "the folder of runs"), 1
+    runs, number = make_folder("runs"), 1
     while True:
         folder = runs / (name if number == 1 else f"{name}-{number}")
         try:
