@@ -84,7 +84,8 @@ def settings(
             make(self, *values, **named)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            if "argument" in first["type"] or first["type"] == "missing":  # as Python says it of any function
+            # a missing or a strange argument: as Python says it of any function
+            if "argument" in first["type"] or first["type"] == "missing":
                 raise TypeError(
                     f"{cls.__name__}: {first['msg'].lower()}: {first['loc'][0]}"
                 ) from None
