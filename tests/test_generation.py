@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import inspect
 import threading
 
 import numpy as np
@@ -502,13 +501,6 @@ def test_tokens_that_the_tokenizer_does_not_know_are_never_drawn():
         speculate(padded, draft, ids, 5)
 
 
-needs_padding = pytest.mark.skipif(
-    "padding" not in inspect.signature(GPT.forward).parameters,
-    reason="GPT.forward takes no padding",
-)
-
-
-@needs_padding
 @pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "alibi", "none"])
 @pytest.mark.parametrize("n_kv_head", [4, 1])
 def test_prompts_of_different_length_in_one_batch(position, n_kv_head):
