@@ -11,7 +11,7 @@ __all__ = ['Int8Linear', 'quantize', 'OneRow', 'InOwnPrecision', 'rewritten', 'f
 # %% ../nbs/93_decoding.ipynb #imports
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class Int8Linear(nn.Module):
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)  # unpacks and multiplies
         else:  # many rows: arithmetic counts again, so unpack the weights first
             y = F.linear(rows, self.weight.to(x.dtype)) * self.scale
-        y = y[:, : self.n_out]
+        y = y[:, : self.n_out] if self.n_out % 32 else y
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.n_out)
 
 # %% ../nbs/93_decoding.ipynb #quantize
@@ -255,14 +255,22 @@ class CompiledGPT:
         if self.config.position == "sinusoidal":
             x = x + self.model.table[position]
         places = caches[0].keys.size(2)
-        more = torch._dynamo.config.patch(recompile_limit=256)  # for what is met the first time
-        with nullcontext() if places in self.translated else more:
+        with self.limit_for(places):
             x = self.through_layers(x, position, caches)
             logits = self.head_step(self.norm, self.head, x)
         self.translated.add(places)
         for cache in caches:
             cache.length += 1
         return logits
+
+    def limit_for(
+        self,
+        places: int,  # in the caches
+    ) -> AbstractContextManager[Any]:
+        "What is met the first time may be translated, however much has been before."
+        if places in self.translated:
+            return nullcontext()
+        return torch._dynamo.config.patch(recompile_limit=256)
 
     def through_layers(
         self,
