@@ -28,7 +28,9 @@ def split_text(
     if not 0 < validation < 1:
         raise ValueError(f"validation is {validation}; expected a share between 0 and 1, as 0.1.")
     if len(text) < 2:
-        raise ValueError(f"the text has {len(text)} characters; a split takes 2. Pass a longer text.")
+        raise ValueError(
+            f"the text has {len(text)} characters; a split takes 2. Pass a longer text."
+        )
     goal = min(max(round(len(text) * (1 - validation)), 1), len(text) - 1)
     slack = min(goal, len(text) - goal) // 2  # neither part may lose more than half
     for mark in ("\n\n", "\n"):
