@@ -69,7 +69,7 @@ def sentence(
     error: BaseException,  # what went wrong
     settings: Collection[str] = (),  # of the command
 ) -> str:  # what was wrong and what to do, in one line
-    "Put an error into words. The package's own errors bring theirs; others are the system's, or bugs."
+    "Put an error into words. The package's errors bring theirs; others are the system's, or bugs."
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""

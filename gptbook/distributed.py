@@ -267,7 +267,8 @@ def shard(
     "Divide weights, gradients, optimiser among processes, in place (Rajbhandari et al., 2020)."
     if not dist.is_initialized():
         raise RuntimeError(
-            "there are no processes to divide the model among; use shard inside distributed_context()"
+            "there are no processes to divide the model among; "
+            "use shard inside distributed_context()"
         )
     mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy()

@@ -282,7 +282,7 @@ def model_shape(
     o: ModelSize,
     given: Given,
 ) -> "GPTConfig":
-    "The model of a preset: the book's with the recipe's context and vocabulary, others with their own."
+    "A preset's model: the book's with the recipe's context and vocabulary, others with their own."
     from gptbook.model import GPTConfig
 
     sizes = {"block_size": o.block_size, "vocab_size": o.vocab_size}
@@ -538,7 +538,7 @@ def open_run(
     run: str,  # the folder of a run, or whatever `gptbook.load` takes
     device: str = "auto",  # where the model goes
 ) -> tuple["GPT", "Tokenizer", dict[str, Any]]:  # model, tokenizer, and the facts of its text
-    "Load what `gptbook train` made. Raises ValueError that says how to go on with an unfinished run."
+    "Load what `gptbook train` made. ValueError says how to go on with an unfinished run."
     from gptbook.pretrained import load, model_folder
     from gptbook.runs import read_facts
 

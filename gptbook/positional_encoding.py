@@ -17,7 +17,7 @@ def sinusoidal(
     channels: int,  # C, even
     base: float = 10_000.0,  # sets the slowest hand: about 2π · base tokens a turn
 ) -> Tensor:  # (T, C)
-    "Position vectors of Vaswani et al. (2017), sine and cosine in turn. Raises ValueError for odd C."
+    "Position vectors of Vaswani et al. (2017), sine and cosine in turn. ValueError for odd C."
     if channels % 2:
         raise ValueError(f"sines and cosines come in pairs; channels is {channels}, make it even")
     frequencies = base ** -(torch.arange(0, channels, 2) / channels)  # (C/2,)

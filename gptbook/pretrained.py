@@ -505,7 +505,7 @@ _RUNS = "runs"  # where `gptbook train` puts its models: nobody's name on the hu
 def model_folder(
     name_or_folder: str | PathLike,  # a folder, a .gguf file, a known name, or one on the hub
 ) -> Path:  # the folder, or the .gguf file
-    "Where a model is, fetched if need be. Raises FileNotFoundError that says which names are known."
+    "Where a model is, fetched if need be. FileNotFoundError says which names are known."
     name, folder = str(name_or_folder), Path(name_or_folder)
     if folder.is_file() and folder.suffix == ".gguf":
         return folder
@@ -552,7 +552,7 @@ def _usual_names(
 def load_pretrained(
     name_or_folder: str | PathLike,  # whatever `model_folder` takes
 ) -> GPT:  # in evaluation mode, float32, on the CPU
-    "Load a model of our own, GPT-2's or Llama's kind. Raises ValueError or OSError if it is broken."
+    "Load a model of our own, GPT-2's or Llama's kind. ValueError or OSError if it is broken."
     folder = model_folder(name_or_folder)
     weights = folder / "model.safetensors"
     if (folder / "checkpoint.safetensors").is_file() and not weights.is_file():
@@ -1125,7 +1125,7 @@ def chat_prompt(
     name_or_folder: str | PathLike,  # a model that was trained to chat
     messages: str | list[dict[str, str]],  # what you say, or [{"role": "user", "content": "…"}, …]
 ) -> str:  # the text to continue; its special tokens must be encoded as such
-    "Put a conversation into the form that a model was trained on. Raises ValueError if it has none."
+    "Put a conversation into the form a model was trained on. Raises ValueError if it has none."
     from jinja2 import TemplateError
 
     templates, special = _read_template(model_folder(name_or_folder))

@@ -123,7 +123,8 @@ def write_checkpoint(
     except OSError as error:
         raise OSError(
             f"cannot write {path} ({error}). The last checkpoint is untouched and the run is still "
-            "in memory: make room or set `folder` to another folder, and call save_checkpoint() or fit() again."
+            "in memory: make room or set `folder` to another folder, and call "
+            "save_checkpoint() or fit() again."
         ) from error
     return path
 

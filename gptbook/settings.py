@@ -123,6 +123,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} does not split into {self.accumulation_steps} equal pieces; "
+                f"batch_size {self.batch_size} does not split into "
+                f"{self.accumulation_steps} equal pieces; "
                 "choose a divisor"
             )

@@ -68,7 +68,8 @@ def make_optimizers(
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError(
-            "no parameter of the model needs a gradient; set requires_grad where it is to be trained"
+            "no parameter of the model needs a gradient; "
+            "set requires_grad where it is to be trained"
         )
     inner = {name: p for name, p in named.items() if "blocks." in name and p.dim() == 2}
     muon = list(inner.values()) if config.optimizer == "muon" else []
