@@ -504,3 +504,31 @@ def test_links_of_the_front_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for address in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (ROOT / address).exists(), f"{page} links to {address}"
+
+
+# Names of the last version
+
+
+def test_old_names_lead_to_new_ones_and_say_so() -> None:
+    code = """
+import importlib, warnings
+from gptbook._moved import MOVED
+for module, names in MOVED.items():
+    there = importlib.import_module(f"gptbook.{module}")
+    for name, place in names.items():
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = getattr(there, name)
+        where, _, new = place.rpartition(".")
+        assert found is getattr(importlib.import_module(f"gptbook.{where}"), new), name
+        assert any(place in str(w.message) for w in told), name
+    try:
+        there.no_such_name
+    except AttributeError as error:
+        assert "no_such_name" in str(error)
+    else:
+        raise AssertionError(module)
+print("checked", sum(map(len, MOVED.values())))
+"""
+    done = run(sys.executable, "-c", code)
+    assert done.stdout.startswith("checked "), done.stdout
