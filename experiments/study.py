@@ -174,7 +174,7 @@ def make(
     torch.manual_seed(0)
     ids = torch.tensor([[tokenizer.eos_id]])
     sample = model.generate(ids, 20 if quick else SAMPLE_TOKENS)[0, 1:].tolist()
-    gptbook.save(models / run.name, model, tokenizer)
+    gptbook.save(model, tokenizer, models / run.name)
     costs = count_costs(run.config, run.batch_size)
     facts = {"parameters": costs.parameters, "non_embedding": costs.non_embedding}
     return (
@@ -231,8 +231,12 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(o.workers, spawn, max_tasks_per_child=1) as pool:
         made = [pool.submit(make, run, folder, o.models, o.threads, o.quick) for run in left]
-        for done in as_completed(made):
-            log.add(done.result())
+        try:
+            for done in as_completed(made):
+                log.add(done.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # do not make the rest first
+            raise
     log.finish()
 
 

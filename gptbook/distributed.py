@@ -29,7 +29,7 @@ from .data import TokenDataset
 from .model import GPT
 from .runs import torchrun_numbers
 from .settings import TrainConfig
-from .training import Callback, Group, Trainer, autocast
+from .training import Callback, Group, Muon, Trainer, autocast
 
 # %% ../nbs/13_distributed.ipynb #db6f6948
 class ProcessGroup(Group):
@@ -314,7 +314,7 @@ class ShardedMuon(torch.optim.Muon):
                 change = nn.Parameter(torch.zeros(p.shape, device=p.device))
                 change.grad = direction.full_tensor()  # all shares: the only communication
                 plain: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
-                torch.optim.Muon([change], **plain, **options).step()
+                Muon([change], **plain, **options).step()
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 whole = [Replicate()]
                 p.add_(DTensor.from_local(change.detach(), p.device_mesh, whole, run_check=False))

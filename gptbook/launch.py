@@ -85,7 +85,7 @@ class TrainOptions(TrainConfig, OnDevice, AsJson, ModelSize, TrainTask):
       torchrun --nproc-per-node 2 -m gptbook train     in two processes (chapter 13)
     """
 
-    precision: Literal["fp32", "bf16", "auto"] = "auto"  # type: ignore[assignment]
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
     """of the products; auto: bf16 where the hardware has it"""
 
 
@@ -114,14 +114,10 @@ def choose_precision(
     device: "torch.device",  # where the products are computed
 ) -> Literal["fp32", "bf16"]:
     "bf16 where the hardware multiplies in bfloat16 by itself; emulated, it would only be slower."
-    import torch
+    from gptbook.training import multiplies_in_bfloat16
 
-    if name == "auto" and device.type == "cuda":
-        name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    elif name == "auto" and device.type == "cpu":
-        units = (f"_is_{unit}_supported" for unit in ("avx512_bf16", "amx_tile"))
-        name = "bf16" if any(getattr(torch.cpu, unit, bool)() for unit in units) else "fp32"
-    return "bf16" if name == "bf16" else "fp32"
+    quick = name == "auto" and multiplies_in_bfloat16(device)
+    return "bf16" if quick or name == "bf16" else "fp32"
 
 
 def available_memory(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -280,8 +281,11 @@ def matmul_peak(
         raise ValueError(f"size is {size} and repeats is {repeats}; expected at least 1 of each")
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     fastest = math.inf
-    for _ in range(repeats + 1):  # the first one warms up
+    begun = time.perf_counter()
+    for turn in range(repeats + 1):  # the first one warms up
         started = time.perf_counter()
+        if turn > 1 and started - begun > 5:  # a slow machine has been measured by now
+            break
         (a @ b)[0, 0].item()  # to read a number is to wait for it, on any device
         fastest = min(fastest, time.perf_counter() - started)
     return 2 * size**3 / fastest / 1e9
@@ -399,7 +403,8 @@ def check_memory(
     "Raise MemoryError when training cannot fit, before the machine finds out."
     t = train_config
     windows = max(1, t.batch_size // (processes * t.accumulation_steps))  # at the same time, in one
-    c = count_costs(config, windows, precision=t.precision, optimizer=t.optimizer)
+    precision = "fp32" if t.precision == "auto" else t.precision  # which takes more
+    c = count_costs(config, windows, precision=precision, optimizer=t.optimizer)
     held = c.weights + c.gradients + c.optimizer_state
     needed = sharing * (c.memory - (held - held / processes if shard else 0))
     if needed > available:
@@ -410,24 +415,28 @@ def check_memory(
 
 # %% ../nbs/08_scaling.ipynb #d420cbf3
 def _curve(
-    theta: np.ndarray,  # log E, log a, log b; of one law (3,), or of several (S, 3)
-    log_x: np.ndarray,  # (points,)
-) -> tuple[np.ndarray, np.ndarray]:  # log losses, (…, points), and their slopes, (…, points, 3)
-    "The logarithm of E + a·x^-b."
-    log_floor, log_scale, log_exponent = (theta[..., i : i + 1] for i in range(3))
-    exponent = np.exp(log_exponent)
-    log_loss = np.logaddexp(log_floor, log_scale - exponent * log_x)
-    floor = np.exp(log_floor - log_loss)  # the share of the loss that never goes away
-    return log_loss, np.stack((floor, 1 - floor, -(1 - floor) * exponent * log_x), axis=-1)
+    theta: np.ndarray,  # log E, log a of k powers, log b of them; one law (1 + 2k,) or (S, 1 + 2k)
+    log_x: np.ndarray,  # (points, k)
+) -> tuple[np.ndarray, np.ndarray]:  # log losses, (…, points), and slopes, (…, points, 1 + 2k)
+    "The logarithm of E + a·x^-b, or of E + a₁·x₁^-b₁ + a₂·x₂^-b₂."
+    k = log_x.shape[-1]
+    log_floor, log_scale = theta[..., None, :1], theta[..., None, 1 : k + 1]
+    exponent = np.exp(theta[..., None, k + 1 :])
+    powers = log_scale - exponent * log_x  # logarithms of the summands, (…, points, k)
+    floors = np.broadcast_to(log_floor, powers.shape[:-1] + (1,))
+    terms = np.concatenate([floors, powers], axis=-1)
+    log_loss = np.logaddexp.reduce(terms, axis=-1)
+    shares = np.exp(terms - log_loss[..., None])  # of the loss; the first never goes away
+    return log_loss, np.concatenate([shares, -shares[..., 1:] * exponent * log_x], axis=-1)
 
 
 def _fit_curve(
-    log_x: np.ndarray,  # (points,)
+    log_x: np.ndarray,  # (points, k)
     log_loss: np.ndarray,  # (points,)
-    start: np.ndarray,  # log E, log a, log b to begin with, (3,)
+    start: np.ndarray,  # log E, logs of a, logs of b to begin with, (1 + 2k,)
     width: float,  # of Huber's loss: where squares end and absolute values begin
-) -> tuple[np.ndarray, float]:  # log E, log a, log b, and Huber's loss there
-    "Move the three numbers of a law down the slope of the error."
+) -> tuple[np.ndarray, float]:  # the same numbers, fitted, and Huber's loss there
+    "Move the numbers of a law down the slope of the error."
     try:
         from scipy.optimize import least_squares
     except ImportError as error:
@@ -445,86 +454,107 @@ def _fit_curve(
 # %% ../nbs/08_scaling.ipynb #1bd29c8f
 @dataclass(frozen=True, eq=False, repr=False)
 class ScalingLaw:
-    "A power law with a floor, L = E + a·x^-b (Hoffmann et al., 2022), and how sure it is."
+    "Powers with a floor, L = E + a·x^-b + … (Hoffmann et al., 2022), and how sure they are."
 
     floor: float  # E, the loss that no x takes away
-    scale: float  # a
-    exponent: float  # b
+    scales: tuple[float, ...]  # a, one for each variable
+    exponents: tuple[float, ...]  # b, one for each variable
     scatter: float  # spread of single runs around the law, as a share of the loss
-    draws: np.ndarray  # log E, log a, log b of laws that fit as well, (draws, 3)
+    draws: np.ndarray  # log E, logs of a, logs of b of laws that fit as well, (draws, 1 + 2k)
+
+    def _log(
+        self,
+        x: float | Sequence[float] | np.ndarray,  # as for a call
+    ) -> np.ndarray:  # logarithms, (…, k)
+        "Every variable in a column of its own. Raises ValueError for another number of them."
+        x, k = np.asarray(x, float), len(self.scales)
+        columns = x[..., None] if k == 1 else x
+        if not columns.ndim or columns.shape[-1] != k:
+            raise ValueError(f"x has shape {x.shape}; this law needs {k} numbers for each point")
+        return np.log(columns)
 
     def __call__(
         self,
-        x: float | np.ndarray,  # compute or size
-    ) -> float | np.ndarray:  # the expected loss, of x's shape
+        x: float | Sequence[float] | np.ndarray,  # one variable (…), or k of them (…, k)
+    ) -> float | np.ndarray:  # the expected loss, (…)
         "The law's curve."
-        return self.floor + self.scale * np.asarray(x, float) ** -self.exponent
+        powers = np.asarray(self.scales) * np.exp(-np.asarray(self.exponents) * self._log(x))
+        return self.floor + powers.sum(-1)
 
     def interval(
         self,
-        x: float | np.ndarray,  # compute or size
+        x: float | Sequence[float] | np.ndarray,  # as for a call
         share: float = 0.9,  # how often a new run should land inside
-    ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper loss, each of x's shape
+    ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper loss, each (…)
         "Between which losses a run at x should end, if the law's form holds there."
-        log_loss = _curve(self.draws, np.log(np.ravel(x).astype(float)))[0]  # (draws, points)
+        log_x = self._log(x)
+        log_loss = _curve(self.draws, log_x.reshape(-1, log_x.shape[-1]))[0]  # (draws, points)
         noise = np.random.default_rng(0).standard_normal((len(self.draws), 1))
         ends = (1 - share) / 2, (1 + share) / 2
         low, high = np.quantile(np.exp(log_loss + self.scatter * noise), ends, axis=0)
-        return low.reshape(np.shape(x)), high.reshape(np.shape(x))
+        return low.reshape(log_x.shape[:-1]), high.reshape(log_x.shape[:-1])
 
     def needed(
         self,
         loss: float,  # a loss to reach
     ) -> float:  # the x that brings it; infinite at the floor and below
-        "The law read the other way round."
+        "A law of one variable, read the other way round. Raises ValueError for more variables."
+        if len(self.scales) > 1:
+            raise ValueError("many points of a law with two variables have this loss; fix one")
         above = loss - self.floor
-        return (above / self.scale) ** (-1 / self.exponent) if above > 0 else math.inf
+        return (above / self.scales[0]) ** (-1 / self.exponents[0]) if above > 0 else math.inf
 
     def __repr__(self) -> str:
-        law = f"L = {self.floor:.3g} + {self.scale:.3g} · x^-{self.exponent:.3g}"
-        return f"{law}, scatter {self.scatter:.2%}"
+        names = ("x",) if len(self.scales) == 1 else ("N", "D")
+        powers = zip(self.scales, names, self.exponents)
+        law = " + ".join(f"{a:.3g} · {name}^-{b:.3g}" for a, name, b in powers)
+        return f"L = {self.floor:.3g} + {law}, scatter {self.scatter:.2%}"
 
 # %% ../nbs/08_scaling.ipynb #fddcea78
 def _check_points(
-    x: np.ndarray,  # compute, size or tokens, (points,)
+    x: np.ndarray,  # compute, or size and tokens, (points, k)
     loss: np.ndarray,  # (points,)
 ) -> None:
     "Raise ValueError on points that cannot tell a law."
-    if x.ndim != 1 or x.shape != loss.shape or len(set(x.tolist())) < 4:
+    enough = x.ndim == 2 and all(len(set(column.tolist())) >= 4 for column in x.T)
+    if not enough or x.shape[1] not in (1, 2) or loss.shape != x.shape[:1]:
         expected = "a fit needs 4 or more different x, a loss for each"
         raise ValueError(f"got shapes {x.shape} and {loss.shape}; {expected}")
-    if not (np.isfinite([x, loss]).all() and (x > 0).all() and (loss > 0).all()):
+    if not (np.isfinite(x).all() and np.isfinite(loss).all() and (x > 0).all() and loss.min() > 0):
         advice = "leave out runs that diverged"
         raise ValueError(f"compute and losses must be finite and above 0; {advice}")
 
 
 def fit_scaling_law(
-    x: Sequence[float] | np.ndarray,  # compute, size or tokens of each run
+    x: Sequence[float]
+    | np.ndarray,  # compute of each run (points,), or size and tokens (points, 2)
     loss: Sequence[float] | np.ndarray,  # where each run ended, in any unit with a true zero
     noise: float = 0.0,  # scatter of repeated runs, a share of the loss; the fit's own if larger
     draws: int = 300,  # bootstrap repetitions, for the uncertainty
     seed: int = 0,  # of the bootstrap
 ) -> ScalingLaw:
-    "Fit a power law with a floor to losses. Raises ValueError on points that cannot tell."
+    "Fit powers with a floor to losses. Raises ValueError on points that cannot tell."
     x, loss = np.asarray(x, float), np.asarray(loss, float)
+    x = x[:, None] if x.ndim == 1 else x
     _check_points(x, loss)
-    log_x, log_loss = np.log(x), np.log(loss)
-    middle, width = log_x.mean(), max(noise, 1e-3)  # 1e-3 as in Hoffmann et al. (2022)
+    log_x, log_loss, k = np.log(x), np.log(loss), x.shape[1]
+    middle, width = log_x.mean(0), max(noise, 1e-3)  # 1e-3 as in Hoffmann et al. (2022)
     log_x = log_x - middle
     fits = []
-    for floor in loss.min() * np.array([0.01, 0.3, 0.6, 0.8, 0.9, 0.95]):  # the rest is a line
-        slope, level = np.polyfit(log_x, np.log(loss - floor), 1)
-        start = np.array([math.log(floor), level, math.log(max(-slope, 1e-3))])
-        fits.append(_fit_curve(log_x, log_loss, start, width))
+    for floor in loss.min() * np.array([0.01, 0.3, 0.6, 0.8, 0.9, 0.95]):
+        level = math.log((math.exp(log_loss.mean()) - floor) / k)  # of each power, in the middle
+        for exponents in product((0.05, 0.15, 0.4), repeat=k):
+            start = np.array([math.log(floor), *[level] * k, *np.log(exponents)])
+            fits.append(_fit_curve(log_x, log_loss, start, width))
     best, _ = min(fits, key=lambda fit: fit[1])
     curve = _curve(best, log_x)[0]
-    scatter = max(noise, math.sqrt(((curve - log_loss) ** 2).sum() / (len(x) - 3)))
+    scatter = max(noise, math.sqrt(((curve - log_loss) ** 2).sum() / (len(x) - len(best))))
     shaken = curve + scatter * np.random.default_rng(seed).standard_normal((draws, len(x)))
     sample = np.array([_fit_curve(log_x, row, best, width)[0] for row in shaken])
     for theta in (best[None], sample):  # from the middle of the points back to x = 1
-        theta[:, 1] += np.exp(theta[:, 2]) * middle
-    floor, scale, exponent = np.exp(best).tolist()
-    return ScalingLaw(floor, scale, exponent, scatter, sample)
+        theta[:, 1 : k + 1] += np.exp(theta[:, k + 1 :]) * middle
+    floor, *rest = np.exp(best).tolist()
+    return ScalingLaw(floor, tuple(rest[:k]), tuple(rest[k:]), scatter, sample)
 
 # %% ../nbs/08_scaling.ipynb #314b7408
 _WORD = regex.compile(r"\p{L}+(?:['’]\p{L}+)*")

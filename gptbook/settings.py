@@ -110,7 +110,7 @@ class TrainConfig:
     weight_decay: NotNegative = 0.1  # pull of the matrices towards zero
     momentum: ShareBelowOne = 0.95  # how much of its direction Muon keeps from step to step
     clip: Positive | None = 1.0  # longest gradient allowed; None: no limit
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the products; sums and weights are float32
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"  # of the products; auto: what is quicker
     compile: bool = False  # torch.compile the model: a minute to start, faster afterwards
     eval_every: Count = 100  # steps between two looks at the validation text
     eval_windows: Count | None = 64  # windows in such a look; None: the whole validation text

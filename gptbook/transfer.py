@@ -178,7 +178,7 @@ FINETUNE = TrainConfig(
     learning_rate=2e-3,
     warmup=5,
     weight_decay=0.0,
-    precision="bf16",
+    precision="auto",
     eval_every=50,
 )
 
@@ -230,7 +230,7 @@ def text_features(
     model: GPT,  # any
     texts: Sequence[Sequence[int]],  # token ids of each text
     max_tokens: int = 64,  # longer texts are cut
-    precision: Literal["fp32", "bf16"] = "bf16",  # of the products
+    precision: Literal["fp32", "bf16", "auto"] = "auto",  # of the products
 ) -> Tensor:  # one vector for each text, (texts, C)
     "The mean of the last hidden state over a text's tokens. Raises ValueError for an empty text."
     device = model.embedding.weight.device

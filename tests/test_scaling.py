@@ -94,13 +94,31 @@ def test_a_known_law_is_found(floor, scale, exponent):
     exact = floor + scale * x**-exponent
     law = fit_scaling_law(x, exact, draws=10)
     assert law(1e17) == pytest.approx(floor + scale * 1e17**-exponent, rel=1e-3)
-    assert law.exponent == pytest.approx(exponent, rel=0.02) and law.floor == pytest.approx(
+    assert law.exponents[0] == pytest.approx(exponent, rel=0.02) and law.floor == pytest.approx(
         floor, rel=0.02
     )
     assert law.needed(float(law(3e12))) == pytest.approx(3e12, rel=1e-6)
     shaken = exact * np.exp(0.003 * np.random.default_rng(1).standard_normal(len(x)))
     low, high = fit_scaling_law(x, shaken, noise=0.003, draws=100).interval(1e16)
     assert low < floor + scale * 1e16**-exponent < high
+
+
+def test_a_known_law_of_size_and_text_is_found():
+    sizes = np.geomspace(3e4, 3e6, 6)
+    x = np.array([(n, ratio * n) for n in sizes for ratio in (5, 20, 80)])
+    exact = 0.9 + 25 * x[:, 0] ** -0.35 + 40 * x[:, 1] ** -0.3
+    law = fit_scaling_law(x, exact, draws=10)
+    np.testing.assert_allclose(law.exponents, (0.35, 0.3), rtol=0.03)
+    far = (1e7, 2e8)
+    truth = 0.9 + 25 * far[0] ** -0.35 + 40 * far[1] ** -0.3
+    assert law(far) == pytest.approx(truth, rel=2e-3)
+    shaken = exact * np.exp(0.005 * np.random.default_rng(1).standard_normal(len(x)))
+    low, high = fit_scaling_law(x, shaken, noise=0.005, draws=50).interval(far)
+    assert low < truth < high
+    with pytest.raises(ValueError, match="2 numbers for each point"):
+        law(1e7)
+    with pytest.raises(ValueError, match="two variables"):
+        law.needed(1.0)
 
 
 def test_a_fit_without_scipy_says_what_to_install(monkeypatch):
