@@ -39,8 +39,8 @@ HEAD = 32  # channels in each head
 SIZES = ((2, 32), (3, 48), (4, 64), (4, 96), (5, 128), (6, 192), (8, 256), (8, 320))
 RATIOS = (1, 5, 20, 80)  # tokens for each parameter outside the embedding and the head
 STARVED = 2_000_000  # parameters: smaller models with one token for each learn nothing yet
-LEARNING_RATE, MOMENTUM = 1e-2, 0.95
-RATES = (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)  # tried at both ends of the sizes
+LEARNING_RATE, WIDTH, MOMENTUM = 1e-2, 256, 0.95  # the rate at 256 channels; narrower ones: more
+RATES = (0.25, 0.5, 1, 2, 4)  # times the rule's, tried at three sizes
 THREE_SEEDS = 1e13  # FLOPs of a run; dearer ones have one seed, but for one point
 TWO_SEEDS = 3e13  # the point above: up to here two
 LARGEST = 3e14  # FLOPs of the dearest run of the grid
@@ -57,7 +57,7 @@ class Run:
     channels: int
     tokens: int  # trained on
     seed: int = 0  # of the weights and of the order of the text
-    learning_rate: float = LEARNING_RATE
+    rate: float = 1.0  # times the learning rate of the rule
     epochs: int = 1  # how often the text is read; more than one takes a piece of it only
 
     @property
@@ -74,6 +74,11 @@ class Run:
         return 4 if self.tokens < 1e6 else 8 if self.tokens < 8e6 else 16
 
     @property
+    def learning_rate(self) -> float:
+        "Falls with the width, to the power of two thirds; the series `rates` tries the rule."
+        return self.rate * LEARNING_RATE * (WIDTH / self.channels) ** (2 / 3)
+
+    @property
     def steps(self) -> int:
         "Whole steps of the optimiser."
         return max(1, self.tokens // (self.batch_size * CONTEXT))
@@ -86,7 +91,7 @@ class Run:
     @property
     def name(self) -> str:  # of the folder
         "Says what is different."
-        rate = "" if self.learning_rate == LEARNING_RATE else f"-rate{self.learning_rate:g}"
+        rate = "" if self.rate == 1 else f"-rate{self.rate:g}"
         often = "" if self.epochs == 1 else f"-epochs{self.epochs}"
         size = f"{self.layers}x{self.channels}-{self.tokens}"
         return f"{self.series}-{size}{rate}{often}-seed{self.seed}"
@@ -102,10 +107,10 @@ def runs() -> list[Run]:
             if run.flops <= LARGEST and (ratio > 1 or inner > STARVED):
                 seeds = 3 if run.flops <= THREE_SEEDS else 2 if run.flops <= TWO_SEEDS else 1
                 made += [dataclasses.replace(run, seed=seed) for seed in range(seeds)]
-    for layers, channels, tokens in ((2, 32, 500_000), (5, 128, 2_000_000)):
+    for layers, channels, tokens in ((2, 32, 500_000), (4, 96, 1_000_000), (6, 192, 1_500_000)):
         made += [Run("rates", layers, channels, tokens, 0, rate) for rate in RATES]
     for epochs in (1, 2, 4, 8, 16, 32):
-        made.append(Run("repeats", 4, 96, 4_000_000, 0, LEARNING_RATE, epochs))
+        made.append(Run("repeats", 3, 48, 4_000_000, 0, 1.0, epochs))
     return sorted(made, key=lambda run: run.flops)
 
 
@@ -176,7 +181,11 @@ def make(
     sample = model.generate(ids, 20 if quick else SAMPLE_TOKENS)[0, 1:].tolist()
     gptbook.save(model, tokenizer, models / run.name)
     costs = count_costs(run.config, run.batch_size)
-    facts = {"parameters": costs.parameters, "non_embedding": costs.non_embedding}
+    facts = {
+        "learning_rate": run.learning_rate,
+        "parameters": costs.parameters,
+        "non_embedding": costs.non_embedding,
+    }
     return (
         asdict(run)
         | facts
