@@ -167,21 +167,22 @@ def nano_run(
     return {key: last[key] for key in ("val_loss", "val_bits_per_byte")}
 
 
+SEEDS = (0, 1, 2)
 SHORT = replace(BASE, steps=100, eval_every=100, eval_windows=128, warmup=10)  # there are many
 
 
 def optimizers(log: Log, quicken: Quicken) -> None:
-    "Four optimisers at several learning rates, two seeds."
+    "Four optimisers, each at learning rates around its best, three seeds."
     _, *data = plays(2048, 64)
     how = quicken(SHORT)
     log.begin(model=asdict(NANO), training=asdict(how))
     rates: dict[str, tuple[dict, tuple[float, ...]]] = {
-        "gradient descent": ({}, (0.3, 1.0, 3.0)),
-        "momentum": ({"momentum": 0.9}, (0.1, 0.3, 1.0)),
-        "adamw": ({}, (3e-3, 1e-2, 3e-2)),
-        "muon": ({}, (3e-3, 1e-2, 3e-2)),
+        "gradient descent": ({}, (0.1, 0.3, 1.0, 3.0, 10.0)),
+        "momentum": ({"momentum": 0.9}, (0.03, 0.1, 0.3, 1.0)),
+        "adamw": ({}, (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)),
+        "muon": ({}, (5e-3, 1e-2, 2e-2, 4e-2, 8e-2)),
     }
-    plan = [(n, rate, seed) for n, (_, some) in rates.items() for rate in some for seed in (0, 1)]
+    plan = [(n, rate, seed) for n, (_, some) in rates.items() for rate in some for seed in SEEDS]
     for name, rate, seed in plan:
         key = {"optimizer": name, "learning_rate": rate, "seed": seed}
         if log.find(**key):
@@ -197,7 +198,7 @@ def optimizers(log: Log, quicken: Quicken) -> None:
 
 
 def ablations(log: Log, quicken: Quicken) -> None:
-    "The recipe with one part left out, two seeds."
+    "The recipe with one part left out, at learning rates around the best, three seeds."
     _, *data = plays(2048, 64)
     how = quicken(SHORT)
     log.begin(model=asdict(NANO), training=asdict(how))
@@ -209,7 +210,9 @@ def ablations(log: Log, quicken: Quicken) -> None:
         "bf16": {"precision": "bf16"},
         "AdamW alone": {"optimizer": "adamw"},
     }
-    plan = [(name, rate, seed) for rate in (1e-2, 4e-2) for name in changes for seed in (0, 1)]
+    rates = {name: (1e-2, 2e-2, 4e-2, 8e-2) for name in changes}
+    rates["AdamW alone"] = (1e-3, 2e-3, 4e-3, 8e-3)  # it wants lower ones
+    plan = [(name, rate, seed) for name in changes for rate in rates[name] for seed in SEEDS]
     for name, rate, seed in plan:
         key = {"change": name, "learning_rate": rate, "seed": seed}
         if not log.find(**key):

@@ -368,12 +368,17 @@ def _utf8(name: str) -> str:
 
 def _check_begun(folder: str | None) -> None:
     "Raise ValueError for a run that was stopped before there was anything to go on with."
+    from gptbook.files import hold_folder, release_folder
+
     path = Path(folder or "")
+    if folder and path.is_dir():
+        hold_folder(path)  # a run that somebody else is making has not stopped
     there = [
         (path / name).is_file()
         for name in ("run.json", "model.safetensors", "checkpoint.safetensors")
     ]
     if folder and there == [True, False, False]:
+        release_folder(path)
         stopped = f"{folder} holds a run that was stopped before its first checkpoint"
         raise ValueError(f"{stopped}; remove it and start again, or choose another --out")
 
@@ -386,6 +391,7 @@ def start_run(
     "Make a run in a new folder. What can be wrong is looked at before anything slow begins."
     import torch
 
+    from gptbook.files import release_folder
     from gptbook.model import GPT
     from gptbook.runs import launch_name, new_run_folder, write_facts
     from gptbook.scaling import check_memory
@@ -420,6 +426,9 @@ def start_run(
         group.on_main(write_facts, folder, facts)
         group.on_main(tokenizer.save, folder)
         return Run(trainer, tokenizer, facts, folder)
+    except BaseException:
+        release_folder(folder)
+        raise
     finally:
         with suppress(OSError):
             folder.rmdir()  # goes only if it is empty, which is when something failed
@@ -431,6 +440,7 @@ def resume_run(
     group: "Group",
 ) -> Run:
     "Build the trainer of an earlier run again, and load its checkpoint."
+    from gptbook.files import hold_folder
     from gptbook.model import GPT, GPTConfig
     from gptbook.pretrained import load_tokenizer
     from gptbook.runs import read_checkpoint, read_facts
@@ -440,6 +450,7 @@ def resume_run(
         raise Usage(f"a resumed run keeps its settings; leave out {names}, or start a new run")
     folder = Path(o.resume or "")
     _check_begun(o.resume)
+    group.on_main(hold_folder, folder)
     saved, facts = read_checkpoint(folder)[0], read_facts(folder)
     source = read_source(o.data if "data" in given else facts.get("data", o.data), group)
     if facts and source.facts["sha256"] != facts["sha256"]:
@@ -484,7 +495,7 @@ def save_run(
     run: Run,  # stopped, for whatever reason
 ) -> dict[str, Any]:  # what came out, as plain data
     "Write what other commands need, and the picture of the losses."
-    from gptbook.files import atomic
+    from gptbook.files import atomic, release_folder
     from gptbook.pretrained import save_pretrained
     from gptbook.runs import plot_losses, stop_on_interrupt
 
@@ -496,6 +507,7 @@ def save_run(
                 plot_losses(trainer.history, bits=True).savefig(temporary, format="png", dpi=120)
         except ImportError as error:
             note(f"note: no loss.png, because {error}")
+    release_folder(run.folder)
     looks = [r for r in trainer.history if "val_loss" in r]
     best = min(looks, key=lambda r: r["val_loss"])
     kept = looks[-1] if trainer.stopped == "interrupted" else best

@@ -8,8 +8,8 @@ Docs: https://gptbook.github.io/gptbook/api/runs.html.md"""
 __all__ = ['write_tensors', 'read_tensors', 'check_tensors', 'write_checkpoint', 'read_checkpoint', 'check_same_run',
            'pack_optimizers', 'unpack_optimizers', 'expected_optimizers', 'start_metrics', 'append_metrics',
            'read_metrics', 'read_facts', 'write_facts', 'torchrun_numbers', 'launch_name', 'earlier_attempt',
-           'new_run_folder', 'read_log', 'stop_on_interrupt', 'keep_memory', 'Watched', 'ProgressBar', 'plot_losses',
-           'LivePlot', 'TensorBoard']
+           'new_run_folder', 'read_log', 'stop_on_interrupt', 'shield_children', 'keep_memory', 'Watched',
+           'ProgressBar', 'plot_losses', 'LivePlot', 'TensorBoard']
 
 # %% ../nbs/94_runs.ipynb #4813c63d
 import ctypes
@@ -35,7 +35,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .files import atomic, make_folder, read_json, write_json
+from gptbook.files import (
+    atomic,
+    hold_folder,
+    is_empty,
+    make_folder,
+    read_json,
+    release_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -314,8 +322,13 @@ def new_run_folder(
     "Make a run's folder: the one asked for, or runs/NAME, runs/NAME-2, … Overwrites nobody's run."
     if out:
         folder = Path(out)
-        ours = folder.is_dir() and (not any(folder.iterdir()) or _is_ours(folder))
-        if folder.exists() and not ours:
+        if not folder.exists():
+            make_folder(folder, "the run's folder")
+        if folder.is_dir():
+            hold_folder(folder)  # before looking into it: somebody else may be about to
+        ours = folder.is_dir() and (is_empty(folder) or _is_ours(folder))
+        if not ours:
+            release_folder(folder)
             raise ValueError(
                 f"{out} exists, and a run overwrites nothing; choose another --out, "
                 f"or go on with that run: gptbook train --resume {shlex.quote(out)}"
@@ -329,6 +342,7 @@ def new_run_folder(
         except FileExistsError:
             number += 1
         else:
+            hold_folder(folder)
             return folder
 
 
@@ -374,6 +388,25 @@ def stop_on_interrupt() -> Iterator[threading.Event]:  # set when somebody asked
         yield asked
     finally:
         restore()
+
+
+@contextmanager
+def shield_children() -> Iterator[None]:
+    "Inside, Ctrl-C asks this process to stop, and does not kill the compilers that it starts."
+    alone = threading.current_thread() is not threading.main_thread()
+    if alone or not hasattr(signal, "pthread_sigmask"):  # Windows has no masks
+        yield
+        return
+    over = threading.Event()
+    listener = threading.Thread(target=over.wait, daemon=True)
+    listener.start()  # before the mask, so the signal has a thread that takes it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        over.set()
+        listener.join()
 
 # %% ../nbs/94_runs.ipynb #858fdb35
 @contextmanager

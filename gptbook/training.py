@@ -35,6 +35,7 @@ from gptbook.runs import (
     keep_memory,
     pack_optimizers,
     read_checkpoint,
+    shield_children,
     start_metrics,
     stop_on_interrupt,
     unpack_optimizers,
@@ -538,7 +539,8 @@ class Trainer:
                 self.log(self.evaluate())
             while self.progress < 1 and not self.stopped:
                 started = time.perf_counter()
-                record = self.train_step()
+                with shield_children() if c.compile else nullcontext():
+                    record = self.train_step()
                 spent = time.perf_counter() - started  # without looking and saving
                 self.seconds = self.group.largest(self.seconds + spent)
                 self.log(record)

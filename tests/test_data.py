@@ -283,7 +283,7 @@ def test_unreachable_corpora_say_what_was_tried(cache, monkeypatch):
     for name in ("tinystories", "fineweb-edu"):  # nobody knows their hashes
         with pytest.raises(
             FileNotFoundError,
-            match="no corpus of that name. Known corpora: shakespeare, tinyshakespeare",
+            match="no corpus of that name. Known corpora: shakespeare, novels, tinyshakespeare",
         ):
             load_text(name)
 
