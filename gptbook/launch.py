@@ -450,7 +450,8 @@ def resume_run(
         raise Usage(f"a resumed run keeps its settings; leave out {names}, or start a new run")
     folder = Path(o.resume or "")
     _check_begun(o.resume)
-    group.on_main(hold_folder, folder)
+    if folder.is_dir():  # else the next line says that nothing is there
+        group.on_main(hold_folder, folder)
     saved, facts = read_checkpoint(folder)[0], read_facts(folder)
     source = read_source(o.data if "data" in given else facts.get("data", o.data), group)
     if facts and source.facts["sha256"] != facts["sha256"]:

@@ -368,19 +368,23 @@ def check_size(
     path: Path,  # of the weights, for the message
 ) -> None:
     "Raise ValueError for a model that these weights cannot fill, before anything of it is made."
-    with torch.device("meta"):  # one layer, without memory: the others are like it
-        small = GPT(replace(config, n_layer=1))
-    layer = sum(parameter.numel() for parameter in small.blocks.parameters())
-    whole = sum(parameter.numel() for parameter in small.parameters())
-    declared = whole + (config.n_layer - 1) * layer
     there = sum(tensor.numel() for tensor in tensors.values())
-    if declared > there:
-        asks = f"its configuration asks for {declared:,} parameters"
-        raise ValueError(f"{path} holds {there:,} numbers, and {asks}; one of them is damaged")
     table = 4 * config.block_size * config.n_embd  # of the positions that no file holds, in bytes
     if config.position == "sinusoidal" and table > max(2**28, 64 * there):
         asks = f"block_size {config.block_size:,} asks for {table / 1e9:,.0f} GB of positions"
         raise ValueError(f"{path}: {asks}, far more than its weights; choose a smaller one")
+    rows = (config.vocab_size, config.n_embd, config.hidden)
+    places = config.block_size if config.position == "learned" else 0
+    declared = config.n_embd * max(*rows, places)  # of the largest matrix: can PyTorch count it?
+    if declared <= there:
+        with torch.device("meta"):  # one layer, without memory: the others are like it
+            small = GPT(replace(config, n_layer=1))
+        layer = sum(parameter.numel() for parameter in small.blocks.parameters())
+        whole = sum(parameter.numel() for parameter in small.parameters())
+        declared = whole + (config.n_layer - 1) * layer
+    if declared > there:
+        asks = f"its configuration asks for at least {declared:,} parameters"
+        raise ValueError(f"{path} holds {there:,} numbers, and {asks}; one of them is damaged")
 
 # %% ../nbs/91_pretrained.ipynb #49ee6944
 def build_model(
