@@ -47,12 +47,26 @@ def test_a_mistake_changes_one_place_and_nothing_else(book):
         ("He was there when the clock struck.", "He were there when the clock struck."),
         ("It took an evening before they came.", "It took a evening before they came."),
         ("They have seen nothing of all this.", "They has seen nothing of all this."),
-        ("The price of his houses was a secret.", "The price of his houses were a secret."),
+        ("She had hurt herself on the way home.", "She had hurt himself on the way home."),
     ],
 )
 def test_known_mistakes_are_made(right, wrong):
     made = [panel.grammar_questions([right], 5, seed) for seed in range(40)]
     assert any(q.wrong == wrong for questions in made for q in questions)
+
+
+def test_the_verb_agrees_with_a_noun_that_stands_farther_away():
+    nouns = ("garden", "river", "letter", "window", "horse")
+    text = " ".join(f"The {noun} was here, the {noun}s were there." for noun in nouns * 9)
+    made = panel.distance_questions([text], 60)
+    assert made == panel.distance_questions([text], 60) and len(made) == 120
+    for q in made:
+        *words, verb = q.right.split()
+        many = [word.endswith("s") for word in words if word.rstrip("s") in nouns]
+        assert (verb in panel.VERBS[True]) == many[0] and set(many[1:]) == {not many[0]}
+        assert q.wrong.split()[:-1] == words and q.wrong.split()[-1] in panel.VERBS[not many[0]]
+        assert len(many) == 1 + panel.ACROSS[q.kind]
+    assert sum(q.right.split()[-1] in panel.VERBS[True] for q in made) == 60  # as often one as many
 
 
 def test_what_may_be_right_is_left_alone():
