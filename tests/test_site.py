@@ -5,7 +5,6 @@ import http.server
 import importlib
 import inspect
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,20 +41,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_tool(book, "build")
     assert done.returncode == 0, done.stdout + done.stderr
     return book / "_site"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    "Chromium: the system's, or Playwright's own; without one the tests are skipped."
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium to open the site with: {str(error).splitlines()[0]}")
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

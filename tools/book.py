@@ -398,6 +398,8 @@ def stage(
     for part in ("nbs/assets", "nbs/results"):
         if (book.root / part).is_dir():
             shutil.copytree(book.root / part, folder / part, dirs_exist_ok=True)
+    if "nbs/playground.md" in names:
+        _export_playground(folder / "playground")
     config = dict(book.config)
     if book.repository:
         config["website"] = {**(config.get("website") or {}), "repo-url": book.repository}
@@ -410,6 +412,15 @@ def stage(
         (folder / "api").mkdir(exist_ok=True)
         (folder / "api/index.md").write_text(_api_index(book.root, packages), encoding="utf-8")
     (folder / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _export_playground(folder: Path) -> None:
+    "The page in which the shipped model runs."
+    import gptbook
+    from gptbook.pretrained import export_page
+
+    model, tokenizer = gptbook.load("shakespeare")
+    export_page(model.half(), tokenizer, folder, prompt="But soft, what light")
 
 
 def _api_index(root: Path, packages: list[str]) -> str:
