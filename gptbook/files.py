@@ -6,7 +6,7 @@ Docs: https://gptbook.github.io/gptbook/api/files.html.md"""
 
 # %% auto #0
 __all__ = ['LOCK_NAME', 'atomic', 'make_folder', 'cache_folder', 'hold_folder', 'release_folder', 'is_empty', 'file_sha256',
-           'write_json', 'read_json']
+           'tensors_sha256', 'check_sha256', 'write_json', 'read_json']
 
 # %% ../nbs/99_files.ipynb #b50b6ad4
 import errno
@@ -20,11 +20,14 @@ import tempfile
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import
+    from torch import Tensor
 
 if sys.platform != "win32":
     import fcntl
@@ -204,6 +207,30 @@ def file_sha256(
     "The SHA-256 hash of a file, read in pieces."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(
+    tensors: "Mapping[str, Tensor]",  # by name
+) -> str:  # 64 hexadecimal digits
+    "One hash of names, kinds, shapes and numbers: what a file keeps, to notice when a bit has turned."
+    import torch
+
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def check_sha256(
+    tensors: "Mapping[str, Tensor]",  # as they were read
+    expected: str | None,  # what the file says of itself; None: nothing, as in other people's files
+    path: str | PathLike[str],  # for the message
+) -> None:
+    "Raise ValueError for numbers that are not those that were written."
+    if expected is not None and tensors_sha256(tensors) != expected:
+        raise ValueError(f"{path} is damaged: its numbers are not those that were written; copy it again")
 
 
 def write_json(

@@ -32,13 +32,22 @@ from typing import Any, cast
 from zipfile import ZipFile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from .corpora import fetch_package
-from .files import atomic, cache_folder, file_sha256, make_folder, read_json, write_json
+from gptbook.files import (
+    atomic,
+    cache_folder,
+    check_sha256,
+    file_sha256,
+    make_folder,
+    read_json,
+    tensors_sha256,
+    write_json,
+)
 from .model import GPT, GPTConfig
 from .tokenizer import GPT2_SPLIT, BPETokenizer, CharTokenizer, Tokenizer, apply_merges
 
@@ -237,7 +246,7 @@ def save_pretrained(
         tensors |= family.split(name, parameter.detach().cpu(), model.config)
     tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     with atomic(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
+        save_file(tensors, temporary, {"format": "pt", "sha256": tensors_sha256(tensors)})
     write_json(folder / "config.json", write_config(model))
 
 # %% ../nbs/91_pretrained.ipynb #f2d23eb6
@@ -335,7 +344,11 @@ def read_weights(
                 f"{advice}"
             )
         try:
-            tensors |= load_file(path)
+            found = load_file(path)
+            with safe_open(path, "pt") as file:
+                known = file.metadata() or {}
+            check_sha256(found, known.get("sha256"), path)  # other people's files have none
+            tensors |= found
         except SafetensorError as error:
             raise ValueError(
                 f"{path} is not a whole safetensors file ({error}); copy or save it again"

@@ -36,6 +36,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gptbook.files import (
+    check_sha256,
+    tensors_sha256,
     atomic,
     hold_folder,
     is_empty,
@@ -59,7 +61,8 @@ def write_tensors(
     with atomic(path) as temporary:
         whole = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
         try:
-            save_file(whole, temporary, {key: json.dumps(facts)})
+            known = {key: json.dumps(facts), "sha256": tensors_sha256(whole)}
+            save_file(whole, temporary, known)
         except SafetensorError as error:
             raise OSError(f"cannot write {path} ({error}); make room on the disk") from error
 
@@ -74,8 +77,10 @@ def read_tensors(
         raise FileNotFoundError(f"there is no file {path}; check the path")
     try:
         with safe_open(path, "pt") as file:
-            facts, names = json.loads((file.metadata() or {})[key]), file.keys()
+            known, names = file.metadata() or {}, file.keys()
+            facts = json.loads(known[key])
             tensors = {name: file.get_tensor(name).clone() for name in names}
+        check_sha256(tensors, known.get("sha256"), path)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         kind = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is not a whole file of this package ({kind})") from error

@@ -12,7 +12,7 @@ import torch
 from gptbook.files import _HOST, atomic, hold_folder, release_folder
 from gptbook.model import GPT, GPTConfig
 from gptbook.pretrained import chat_prompt, load_pretrained, load_tokenizer
-from gptbook.runs import new_run_folder
+from gptbook.runs import new_run_folder, read_tensors, write_tensors
 from gptbook.tokenizer import BPETokenizer
 
 HOLD = "import sys, time; from gptbook.files import hold_folder; hold_folder(sys.argv[1]); "
@@ -118,3 +118,27 @@ def test_an_end_of_text_that_is_no_text_is_refused(tmp_path, facts):
     else:
         with pytest.raises(ValueError, match="not a text"):
             load_tokenizer(tmp_path)
+
+
+def test_a_turned_bit_is_noticed(tmp_path):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(97, 32, 2, 2, 64))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    assert load_pretrained(tmp_path).config == model.config
+    for place in (len(whole) - 1, len(whole) // 2, len(whole) - 5000):
+        data = bytearray(whole)
+        data[place] ^= 1  # in the last digits of a number: it still is one
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="damaged"):
+            load_pretrained(tmp_path)
+
+
+def test_a_turned_bit_in_a_checkpoint_is_noticed(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", {"w": torch.arange(100.0)}, {"step": 1})
+    data = bytearray((tmp_path / "a.safetensors").read_bytes())
+    data[-50] ^= 4
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        read_tensors(tmp_path / "a.safetensors")
