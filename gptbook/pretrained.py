@@ -30,6 +30,7 @@ from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 from zipfile import ZipFile
+from zlib import crc32
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -1211,11 +1212,11 @@ def export_page(
 ) -> None:
     "Make a page in which the model runs in a browser. Raises ValueError for one that is too large."
     check_pair(model, tokenizer, folder)
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-    size = sum(tensor.nbytes for tensor in tensors.values())
+    size = sum(parameter.nbytes for parameter in model.parameters())
     if size > LARGEST_PAGE:
         has = f"{size / 1e6:,.0f} MB of weights, a page takes {LARGEST_PAGE / 1e6:.0f} MB"
         raise ValueError(f"this model has {has}; export it with --dtype float16, or a smaller one")
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     kinds = {torch.float32, torch.float16, torch.bfloat16}
     if other := sorted({str(t.dtype) for t in tensors.values() if t.dtype not in kinds}):
         raise ValueError(f"a page reads float32, float16 and bfloat16, not {', '.join(other)}")
@@ -1228,7 +1229,8 @@ def export_page(
         "model.safetensors": save_bytes(tensors),
     }
     packed = {name: b64encode(part).decode() for name, part in parts.items()}
-    facts = json.dumps({"prompt": prompt, "files": packed})
+    sums = {name: crc32(part) for name, part in parts.items()}  # a damaged file gets a sentence
+    facts = json.dumps({"prompt": prompt, "crc32": sums, "files": packed})
     folder = make_folder(Path(folder))
     for asset in sorted((files("gptbook") / "assets" / "playground").iterdir(), key=str):
         with atomic(folder / asset.name) as temporary:

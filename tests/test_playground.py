@@ -74,7 +74,7 @@ def test_logits_are_pytorchs(page, tmp_path):
             wanted = model(ids)[0][0]
         assert (torch.tensor(seen) - wanted).abs().max() < 1e-3 * max(1, wanted.abs().max()), shape
         parts = page.evaluate(
-            "id => { const m = playground.model, a = m.attribute(15, id); return ["
+            "id => { const m = playground.model, a = attribute(m, 15, id); return ["
             "  a.embedding + a.biases + a.forward.reduce((s, v) => s + v, 0)"
             "  + a.heads.reduce((s, h) => s + h.score, 0), m.seen[15].logits[id],"
             "  a.tokens.reduce((s, v) => s + v, 0) - a.heads.reduce((s, h) => s + h.score, 0)]; }",
