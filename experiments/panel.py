@@ -35,6 +35,7 @@ from gptbook.generation import generate
 from gptbook.model import GPT
 from gptbook.scaling import readability
 from gptbook.tokenizer import END_OF_TEXT, BPETokenizer, Tokenizer
+from gptbook.training import autocast
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 SENTENCE_END = re.compile(  # a blank after a full stop and perhaps a quote, but not after "Mr."
@@ -243,7 +244,8 @@ def model_scorer(
             ids = torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(rows[i][0]) for i in which], batch_first=True
             )
-            logits = model(ids[:, :-1])[0].float()
+            with autocast(ids.device, "auto"):
+                logits = model(ids[:, :-1])[0].float()
             chosen = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
             for row, i in zip(chosen, which):
                 length, known = len(rows[i][0]), rows[i][1]
@@ -450,16 +452,42 @@ def measure_folder(
     return {"name": folder.name} | measure(model, tokenizer, compare, *questions(quick), words)
 
 
+KINDS = {  # of question: what is wrong in the wrong one
+    "agreement": "the verb does not agree with its subject",
+    "article": "a for an, an for a",
+    "verb form": "the wrong form of a verb",
+    "word order": "two words have changed places",
+    "pronoun": "a pronoun in the wrong case",
+    "reflexive": "himself, herself, themselves: the wrong one",
+    "one noun": "the verb agrees with the noun before it, not with its subject",
+    "two nouns": "the same, with two nouns in between",
+    "near": "the wrong sentence stands 5 to 15 sentences later",
+    "far": "the wrong sentence stands 500 to 2,000 sentences later",
+}
+
+
 def show(
     questions: Iterable[Question],
     count: int,  # of each kind
 ) -> None:
-    "Print the first of each kind."
+    "Print the first of each kind, as a page."
+    print(
+        "---\ntitle: The panel's questions\ndescription: ten of each kind, as chapter 08 asks them\n---\n"
+    )
+    print(
+        f"The first {count} of each kind, unselected, from books of authors that no model of the study"
+    )
+    print(
+        "has read. Made and printed by `python -m experiments.panel --examples 10`; right first.\n"
+    )
     seen: Counter[str] = Counter()
     for q in questions:
         seen[q.kind] += 1
+        if seen[q.kind] == 1:
+            print(f"## {q.kind}: {KINDS[q.kind]}\n")
         if seen[q.kind] <= count:
-            print(f"[{q.kind}] {q.context}\n  right: {q.right}\n  wrong: {q.wrong}")
+            after = f"*{q.context.strip()}*<br>" if q.context else ""
+            print(f"{seen[q.kind]}. {after}{q.right}<br>✗ {q.wrong}\n")
 
 
 def main() -> None:
@@ -469,6 +497,7 @@ def main() -> None:
         "--models", type=Path, default=home, help="where the study keeps its models"
     )
     parser.add_argument("--others", action="store_true", help="measure what is not of the study")
+    parser.add_argument("--which", default="grid-*", help="models of these names")
     parser.add_argument("--workers", type=int, default=1, help="models measured at the same time")
     parser.add_argument("--examples", type=int, help="show so many questions of each kind")
     o = parser.parse_args()
@@ -479,8 +508,7 @@ def main() -> None:
     log.begin(grammar=len(grammar), sense=len(sense))
     if o.others:
         others(log, load_text("novels", "train"), grammar, sense, o.quick)
-    found = sorted(o.models.glob("*/model.safetensors"))
-    folders = [p.parent for p in found if not p.parent.name.startswith(("rates", "repeats"))]
+    folders = [path.parent for path in sorted(o.models.glob(f"{o.which}/model.safetensors"))]
     left = [folder for folder in folders if not log.find(name=folder.name)]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(o.workers, spawn) as pool:

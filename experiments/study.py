@@ -19,8 +19,10 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import gptbook
@@ -45,8 +47,12 @@ RATES = (0.25, 0.5, 1, 2, 4)  # times the rule's, tried at three sizes
 THREE_SEEDS = 1e13  # FLOPs of a run; dearer ones have one seed, but for one point
 TWO_SEEDS = 3e13  # the point above: up to here two
 LARGEST = 3e14  # FLOPs of the dearest run of the grid
+SHORTEST = (
+    400  # steps of a run that a law is fitted to; shorter ones have hardly left their warm-up
+)
 EVAL_WINDOWS = 800  # of each kind of held-out text, evenly spread
-PROMPT, SAMPLE_TOKENS = "\n\n", 300
+SAMPLE_TOKENS = 300
+PIECE = 8192  # tokens that stay together where only a part of the text is read, often
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,11 @@ def make(
     torch.set_num_threads(threads)
     tokenizer = BPETokenizer.load(folder)
     data = TokenDataset.open(folder / "train.bin", CONTEXT)
-    if run.epochs > 1:
-        data = TokenDataset(data.ids[: run.tokens // run.epochs], CONTEXT)
+    if run.epochs > 1:  # one piece in so many, from all books
+        pieces = data.ids[: len(data.ids) // PIECE * PIECE].reshape(-1, PIECE)
+        wanted = run.tokens // run.epochs // PIECE
+        chosen = np.linspace(0, len(pieces) - 1, wanted).astype(int)
+        data = TokenDataset(pieces[chosen].reshape(-1), CONTEXT)
     steps = 4 if quick else run.steps
     config = TrainConfig(
         steps=steps,
@@ -219,6 +228,9 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--at-most", type=float, help="FLOPs: leave out dearer runs")
     parser.add_argument("--seed", type=int, help="runs with this seed only")
+    parser.add_argument(
+        "--which", nargs="+", default=["*"], help="runs of these names, as in grid-4x*"
+    )
     parser.add_argument("--workers", type=int, default=1, help="runs made at the same time")
     home = ROOT / "runs" / "study"
     parser.add_argument("--models", type=Path, default=home, help="where models stay")
@@ -233,6 +245,7 @@ def main() -> None:
         if o.series in (None, run.series)
         and o.seed in (None, run.seed)
         and (o.at_most is None or run.flops <= o.at_most)
+        and any(fnmatch(run.name, name) for name in o.which)
     ]
     if o.list:
         return show(chosen)
