@@ -39,7 +39,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600  # seconds; no chapter runs longer than 90 s, so a cell that does is stuck
-FRONT_PICTURE = "nbs/assets/learning.png"
+KEPT_PICTURES = {"fig-front": "nbs/assets/learning.png", "fig-answer": "nbs/assets/answer.png"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # directives for nbdev, of no use to a page
 NBDEV_ONLY = {
@@ -398,8 +398,8 @@ def stage(
     for part in ("nbs/assets", "nbs/results"):
         if (book.root / part).is_dir():
             shutil.copytree(book.root / part, folder / part, dirs_exist_ok=True)
-    if "nbs/playground.md" in names:
-        _export_playground(folder / "playground")
+    if (folder / "nbs/playground.md").is_file():
+        _export_playground(folder)
     config = dict(book.config)
     if book.repository:
         config["website"] = {**(config.get("website") or {}), "repo-url": book.repository}
@@ -415,12 +415,21 @@ def stage(
 
 
 def _export_playground(folder: Path) -> None:
-    "The page in which the shipped model runs."
+    "The shipped model in a page of its own, and in the book's page in the place of its picture."
     import gptbook
     from gptbook.pretrained import export_page
 
     model, tokenizer = gptbook.load("shakespeare")
-    export_page(model.half(), tokenizer, folder, prompt="But soft, what light")
+    export_page(model.half(), tokenizer, folder / "playground", prompt="But soft, what light")
+    alone = (folder / "playground/index.html").read_text(encoding="utf-8")
+    part = re.split(r"<!-- .* -->\n", alone)[1]  # between its two marks
+    part = re.sub(r'href="https://gptbook[^"]*/nbs/', 'href="', part)  # chapters lie beside it
+    part = re.sub(r'(src|href)="([\w.]+\.(?:js|png))"', r'\1="../playground/\2"', part)
+    style = '<link rel="stylesheet" href="../playground/playground.css">'
+    path = folder / "nbs/playground.md"
+    text = path.read_text(encoding="utf-8")
+    live = f"```{{=html}}\n{style}\n{part}```"
+    path.write_text(re.sub(r"^\[!\[.*$", lambda _: live, text, flags=re.M), encoding="utf-8")
 
 
 def _api_index(root: Path, packages: list[str]) -> str:
@@ -773,7 +782,7 @@ def outputs(root: Path, names: list[str]) -> None:
         run = execute(root / name, (root / name).parent, name)
         write_notebook(run.notebook, root / name)
         nbdev_clean(str(root / name))
-        _keep_front_picture(run.notebook, root / FRONT_PICTURE)
+        _keep_pictures(run.notebook, root)
         print(f"{run.seconds:6.1f} s, {(root / name).stat().st_size / 1000:.0f} KB", flush=True)
 
 
@@ -796,13 +805,13 @@ def check(root: Path, names: list[str], workers: int) -> None:
         raise BookError("\n\n".join(failures))
 
 
-def _keep_front_picture(nb: dict, path: Path) -> None:
-    "Write the figure of the cell labelled `fig-front`, where a chapter has one, to the file that README and front page show."
+def _keep_pictures(nb: dict, root: Path) -> None:
+    "Write the figures of the labelled cells to the files that README and front page show."
     for cell in nb["cells"]:
-        if _directives("".join(cell["source"])).get("label") == "fig-front":
-            for output in cell["outputs"]:
-                if "image/png" in output.get("data", {}):
-                    path.write_bytes(base64.b64decode(output["data"]["image/png"]))
+        name = KEPT_PICTURES.get(_directives("".join(cell["source"])).get("label", ""))
+        for output in cell.get("outputs", []) if name else []:
+            if "image/png" in output.get("data", {}):
+                (root / name).write_bytes(base64.b64decode(output["data"]["image/png"]))
 
 
 def serve(root: Path, port: int) -> None:
