@@ -2,7 +2,10 @@
 
 import json
 import re
+from configparser import ConfigParser
+from importlib.resources import files
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -225,6 +228,19 @@ def test_without_scripts_there_is_a_sentence_and_a_picture(browser, tmp_path):
     assert "needs scripts" in page.locator("noscript").inner_text()
     assert (tmp_path / "picture.png").stat().st_size < 80_000
     context.close()
+
+
+def test_the_page_links_to_chapters_that_there_are():
+    page = (files("gptbook") / "assets/playground/index.html").read_text(encoding="utf-8")
+    linked = re.findall(r'data-chapter href="([^"]+)"', page)
+    root = Path(__file__).parents[1]
+    settings = ConfigParser()
+    settings.read(root / "settings.ini", encoding="utf-8")
+    site = settings["DEFAULT"]["site"]
+    assert len(linked) >= 8
+    for link in linked:
+        assert link.startswith(site)
+        assert (root / link.removeprefix(site)).with_suffix(".ipynb").is_file(), link
 
 
 def test_the_page_is_made_of_what_the_package_writes(tmp_path):
