@@ -1,15 +1,19 @@
 """The long runs of chapter 10: what is pre-training worth? One JSON line for each evaluation.
 
     python -m experiments.transfer compare    five ways to a model of Shakespeare at equal compute
+    python -m experiments.transfer seeds      the same with three seeds each, an eighth of the compute
+    python -m experiments.transfer chat       two models learn to answer, from real conversations
     python -m experiments.transfer ranks      LoRA at several ranks, a quarter of the compute
     python -m experiments.transfer speakers   who is speaking? with 10, 100 and 1000 examples
 
     python -m experiments.transfer compare --arm lora --seed 1 --out again.jsonl
 
-The first two write nbs/results/transfer.jsonl, the third nbs/results/speakers.jsonl. With --resume,
+The results are nbs/results/speakers.jsonl, nbs/results/chat.jsonl, and transfer.jsonl for the rest.
+With --resume,
 what a log holds is not made again; --quick takes a tiny random model in place of SmolLM2.
 Learning rates are chosen first, by runs with seed 0 and an eighth of the compute, judged on
-training text that is kept apart for it.
+training text that is kept apart for it. Where the best of them is the lowest or the highest, one
+beyond it is tried, too.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import random
 import sys
 import time
 from collections import Counter
@@ -31,15 +36,19 @@ import gptbook
 from experiments.log import Log, arguments, command_line
 from gptbook.corpora import load_text
 from gptbook.data import NGram, TokenDataset, bits_per_byte
-from gptbook.generation import generate
+from gptbook.generation import generate, stream_text
 from gptbook.model import GPT, GPTConfig
+from gptbook.pretrained import chat_prompt
 from gptbook.tokenizer import BPETokenizer, Tokenizer
 from gptbook.training import TrainConfig, autocast, evaluate, training_flops
 from gptbook.transfer import (
+    ReplyDataset,
     add_lora,
+    exchanges,
     finetune,
     lora_layers,
     pad_batches,
+    reply_bits,
     speeches,
     train_only,
     untie_head,
@@ -50,8 +59,8 @@ BUDGET = 1e13  # FLOPs of an arm
 MARKS = (1 / 8, 3 / 8, 1)  # shares of the budget at which to look
 PROMPT, SAMPLE_TOKENS = "ROMEO:\n", 120
 RATES = {  # learning rates to choose from
-    "small": (1e-2, 2e-2),
-    "large": (1e-3, 3e-3),
+    "small": (5e-3, 1e-2, 2e-2),
+    "large": (1e-3, 3e-3, 1e-2),
     "full": (5e-5, 1e-4, 2e-4, 4e-4),
     "lora": (1e-3, 2e-3, 4e-3, 8e-3),
     "head": (1e-4, 3e-4, 1e-3, 3e-3),
@@ -88,11 +97,24 @@ TEN = {  # the ten single persons with the most speeches of at least MIN_WORDS w
     "TIMON",
 }
 MIN_WORDS = 8
+BLOCK = 1000  # bytes of held-out text in a block
 TEST_EACH, POOL_EACH = (
     30,
     120,
 )  # speeches of a character to test on, and at most so many to draw examples from
 SIZES, SEEDS, MAX_TOKENS = (10, 100, 1000), (0, 1, 2), 64
+CHAT_RATES = {"book": (3e-4, 1e-3, 3e-3), "smollm2": (1e-3, 2e-3, 4e-3)}
+CHAT_HOW = {  # one whole, one by LoRA
+    "book": TrainConfig(steps=60, batch_size=16, optimizer="adamw", warmup=5, weight_decay=0.0),
+    "smollm2": TrainConfig(steps=24, batch_size=4, optimizer="adamw", warmup=3, weight_decay=0.0),
+}
+MESSAGES = (  # of nobody; what the models are to answer
+    "hey, how is your day going?",
+    "What is your favourite food?",
+    "I have an exam tomorrow and I am scared.",
+    "do you like dogs or cats better?",
+    "We are going to the beach on Saturday!",
+)
 EPOCHS = {10: 20, 100: 6, 1000: 1}  # of LoRA training: more examples, fewer times
 
 
@@ -262,20 +284,94 @@ def look_closely(model: GPT, world: World) -> dict:
     return glance(model, world) | {"sample": world.tokenizer.decode(ids[0].tolist())}
 
 
+def bracket(
+    rates: tuple[float, ...],  # to begin with
+    measure: Callable[[float], float],  # a rate to what should be small
+) -> float:  # the best
+    "Choose a learning rate that has tried neighbours on both sides."
+    found = {rate: measure(rate) for rate in rates}
+    for _ in range(3):
+        best = min(found, key=found.__getitem__)
+        if best not in (min(found), max(found)):
+            break
+        beyond = float(f"{best * 3 if best == max(found) else best / 3:.1g}")
+        found[beyond] = measure(beyond)
+    return min(found, key=found.__getitem__)
+
+
 def best_rate(log: Log, arm: str, world: World, budget: float) -> float:
     "Choose a learning rate, with runs that are short."
-    for rate in RATES[arm]:
-        if not log.find(experiment="sweep", arm=arm, learning_rate=rate):
 
-            def look(model: GPT, share: float) -> dict:
-                return {"bits_per_byte": bits(model, world, world.tuning)}
+    def look(model: GPT, share: float) -> dict:
+        return {"bits_per_byte": bits(model, world, world.tuning)}
 
+    def measure(rate: float) -> float:
+        facts = {"experiment": "sweep", "arm": arm, "seed": 0, "learning_rate": rate}
+        if not log.find(**facts):
             records = train(arm, world, rate, 0, budget / 8, look, (1,))
-            facts = {"experiment": "sweep", "arm": arm, "seed": 0, "learning_rate": rate}
             log.add(*(facts | record for record in records))
-    return min(log.find(experiment="sweep", arm=arm), key=lambda r: r["bits_per_byte"])[
-        "learning_rate"
-    ]
+        return log.find(**facts)[0]["bits_per_byte"]
+
+    return bracket(RATES[arm], measure)
+
+
+@torch.no_grad()
+def block_bits(model: GPT, world: World, text: str) -> list[float]:  # bits per byte of each block
+    "What each block of BLOCK bytes costs, so that two models can be compared block by block."
+    ids = world.tokenizer.encode(text)
+    nats = []
+    for x, y in TokenDataset(ids, world.context).windows(8):
+        with autocast(torch.device("cpu"), "auto"):
+            logits = model(x)[0]
+        flat = logits.flatten(0, 1).float()
+        nats.append(nn.functional.cross_entropy(flat, y.flatten(), reduction="none"))
+    ends = torch.tensor([len(world.tokenizer.token_bytes(i)) for i in ids]).cumsum(0)
+    place = (ends[1:] - 1) // BLOCK
+    sums = torch.zeros(int(place.max()) + 1).index_add(0, place, torch.cat(nats)) / math.log(2)
+    return [round(total / BLOCK, 4) for total in sums[: int(ends[-1]) // BLOCK].tolist()]
+
+
+def ngram_blocks(ngram: NGram, text: str) -> list[float]:  # bits per byte of each block
+    "The same for a model that counts characters."
+    ends = torch.tensor([len(character.encode()) for character in text]).cumsum(0)
+    place = (ends - 1) // BLOCK
+    nats = -torch.tensor(ngram.probabilities(text)).float().log()
+    sums = torch.zeros(int(place.max()) + 1).index_add(0, place, nats) / math.log(2)
+    return [round(total / BLOCK, 4) for total in sums[: int(ends[-1]) // BLOCK].tolist()]
+
+
+def seeds(options: argparse.Namespace, log: Log) -> None:
+    "The comparison again: three seeds each, and what every block of the held-out text costs."
+    world = make_world(options.quick)
+    small = small_world(world, options.quick)
+
+    def known(arm: str, measure: Callable[[], list[float]]) -> None:
+        if not log.find(experiment="blocks", arm=arm):
+            log.add({"experiment": "blocks", "arm": arm, "block_bytes": BLOCK, "blocks": measure()})
+
+    known("smollm2", lambda: block_bits(world.base, world, world.held_out))
+    order = 3 if options.quick else 8
+    counts = NGram(order)
+    known(f"{order}-gram", lambda: ngram_blocks(counts.fit(world.train), world.held_out))
+    if not options.quick:
+        book, tokenizer = gptbook.load("shakespeare")
+        other = replace(world, base=book, tokenizer=tokenizer)
+        known("book", lambda: block_bits(book, other, world.held_out))
+    arms = [options.arm] if options.arm else ["lora", "full", "head", "small", "large"]
+    for seed in SEEDS if options.seed is None else [options.seed]:
+        for arm in arms:
+            if log.find(experiment="seeds", arm=arm, seed=seed):
+                continue
+            own = small if arm == "small" else world
+            rate = best_rate(log, arm, own, options.budget)
+
+            def look(model: GPT, share: float, own: World = own) -> dict:
+                return {"blocks": block_bits(model, own, own.held_out)}
+
+            records = train(arm, own, rate, seed, options.budget / 8, look, (1,))
+            facts = {"experiment": "seeds", "arm": arm, "seed": seed}
+            facts |= {"learning_rate": rate, "budget": options.budget / 8}
+            log.add(*(facts | record for record in records))
 
 
 def compare(options: argparse.Namespace, log: Log) -> None:
@@ -560,30 +656,163 @@ def guess_adapted(data: Speeches, reader: Reader, chosen: list[int], seed: int) 
     return adapted(data, chosen, reader, seed)
 
 
+# ---------------------------------------------------------------- to answer
+
+
+@dataclass
+class Learner:
+    "A model that is to learn to answer, and how it marks who speaks."
+
+    model: GPT
+    tokenizer: Tokenizer
+    before: str  # what stands before a message
+    after: str  # and after it
+    end: int  # the token that ends a reply
+
+    def prompt(self, message: str) -> list[int]:
+        return self.tokenizer.encode(f"{self.before}{message}{self.after}", "all")
+
+    def data(self, pairs: list[tuple[str, str]], masked: bool = True) -> ReplyDataset:
+        "With the loss on the replies; or on all but the first token, as in any other text."
+        prompts = [self.prompt(message) for message, _ in pairs]
+        replies = [self.tokenizer.encode(reply) + [self.end] for _, reply in pairs]
+        if not masked:
+            replies = [prompt[1:] + reply for prompt, reply in zip(prompts, replies)]
+            prompts = [prompt[:1] for prompt in prompts]
+        return ReplyDataset(prompts, replies, min(256, self.model.config.block_size))
+
+
+def learner(name: str, quick: bool) -> Learner:
+    "A model, fresh."
+    if quick:
+        world = make_world(True)
+        end = world.tokenizer.encode("\n")[0]
+        return Learner(world.base, world.tokenizer, "A:\n", "\n\nB:\n", end)
+    if name == "book":
+        model, tokenizer = gptbook.load("shakespeare")
+        return Learner(model, tokenizer, "A:\n", "\n\nB:\n", tokenizer.stop_ids[0])
+    model, tokenizer = gptbook.load("smollm2-135m")
+    before, after = chat_prompt("smollm2-135m", "MESSAGE").split("MESSAGE")
+    return Learner(model, tokenizer, before, after, tokenizer.stop_ids[0])
+
+
+def draw_pairs(quick: bool) -> tuple[list[tuple[str, str]], ...]:
+    "To learn from, to choose rates by, to be measured on."
+    longest = 30 if quick else 100  # bytes: any such pair fits into the context
+    ordered = {
+        s: list(exchanges(load_text("chitchat", s), longest)) for s in ("train", "validation")
+    }
+    for pairs in ordered.values():
+        random.Random(0).shuffle(pairs)
+    sizes = (60, 6, 6) if quick else (4000, 60, 120)
+    train_pairs = ordered["train"]
+    return (
+        train_pairs[: sizes[0]],
+        train_pairs[-sizes[1] :],
+        ordered["validation"][: sizes[2]],
+    )
+
+
+def examine(who: Learner, pairs: list[tuple[str, str]], talk: bool) -> dict:
+    "What the held-out replies cost, in bits per byte, each and together; and some answers."
+    size = [len(reply.encode()) for _, reply in pairs]
+    costs = reply_bits(who.model, who.data(pairs)).tolist()
+    record: dict = {
+        "bits_per_byte": sum(costs) / sum(size),
+        "reply_bytes": size,
+        "reply_bits": [round(cost, 1) for cost in costs],
+    }
+    if talk:
+        told = []
+        for message in MESSAGES:
+            pieces = stream_text(
+                who.model,
+                who.tokenizer,
+                who.prompt(message),
+                40,
+                temperature=0.7,
+                seed=0,
+                stop_ids=(who.end,),
+            )
+            told.append([message, "".join(pieces)])
+        record["answers"] = told
+    return record
+
+
+def chat(options: argparse.Namespace, log: Log) -> None:
+    "The book's model, all of it, and SmolLM2 by LoRA learn to answer; loss on the replies, or on all."
+    parts = draw_pairs(options.quick)
+    for name in ["book", "smollm2"] if options.arm is None else [options.arm]:
+        how = replace(CHAT_HOW[name], precision="auto")
+        if options.quick:
+            how = replace(how, steps=2, batch_size=2, warmup=0)
+
+        def run(rate: float, seed: int, masked: bool, how: TrainConfig = how, name: str = name):
+            who = learner(name, options.quick)
+            torch.manual_seed(seed)
+            if name == "smollm2":
+                add_lora(who.model)
+            own = replace(how, learning_rate=rate, seed=seed)
+            trainer = finetune(who.model, who.data(parts[0], masked), None, own, False)
+            if trainer.stopped:
+                raise KeyboardInterrupt
+            return who, {"seconds": round(trainer.seconds, 1), "training": asdict(own)}
+
+        if not log.find(arm=name, kind="before"):
+            facts = {"experiment": "chat", "arm": name, "kind": "before"}
+            facts |= {"pairs": list(map(len, parts))}
+            log.add(facts | examine(learner(name, options.quick), parts[2], True))
+
+        def measure(rate: float, name: str = name, run=run) -> float:
+            facts = {"experiment": "chat", "arm": name, "kind": "sweep", "learning_rate": rate}
+            if not log.find(**facts):
+                who, made = run(rate, 0, True)
+                found = examine(who, parts[1], False)
+                log.add(facts | {"bits_per_byte": found["bits_per_byte"]} | made)
+            return log.find(**facts)[0]["bits_per_byte"]
+
+        rate = bracket(CHAT_RATES[name], measure)
+        for seed in SEEDS if options.seed is None else [options.seed]:
+            for kind in ("replies", "everything"):
+                facts = {"experiment": "chat", "arm": name, "kind": kind, "seed": seed}
+                if not log.find(**facts):
+                    who, made = run(rate, seed, kind == "replies")
+                    found = examine(who, parts[2], kind == "replies" and seed == SEEDS[0])
+                    log.add(facts | {"learning_rate": rate} | found | made)
+
+
 def main() -> None:
     parser = arguments(__doc__, threads=2)
     parser.add_argument("experiment", choices=EXPERIMENTS)
-    arm = f"this one only: {', '.join(RATES)}; or a method of speakers, such as 'smollm2 lora'"
+    arm = f"this one only: {', '.join(RATES)}; book or smollm2 of chat; or a method of speakers, such as 'smollm2 lora'"
     parser.add_argument("--arm", help=arm)
     seed = "of weights and windows (default: 0), or of the examples (default: 0, 1 and 2)"
     parser.add_argument("--seed", type=int, help=seed)
     budget = "FLOPs of an arm (default: %(default)g)"
     parser.add_argument("--budget", type=float, default=BUDGET, help=budget)
     options = parser.parse_args()
-    if options.experiment == "compare" and options.arm not in (None, *RATES):
-        parser.error(f"no arm {options.arm!r}; choose one of {', '.join(RATES)}")
-    if options.experiment != "speakers" and options.seed is None:
+    arms = {"compare": RATES, "seeds": RATES, "chat": CHAT_RATES}.get(options.experiment)
+    if arms and options.arm not in (None, *arms):
+        parser.error(f"no arm {options.arm!r}; choose one of {', '.join(arms)}")
+    if options.experiment in ("compare", "ranks") and options.seed is None:
         options.seed = 0
     if options.quick:
         options.budget = min(options.budget, 1e8)
-    name = "speakers" if options.experiment == "speakers" else "transfer"
+    own = {"speakers", "chat"}  # have a log of their own
+    name = options.experiment if options.experiment in own else "transfer"
     log = Log(name, options, command_line("transfer", sys.argv[1:]))
     log.begin()
     EXPERIMENTS[options.experiment](options, log)
     log.finish()
 
 
-EXPERIMENTS = {"compare": compare, "ranks": ranks, "speakers": speakers}
+EXPERIMENTS = {
+    "compare": compare,
+    "seeds": seeds,
+    "ranks": ranks,
+    "speakers": speakers,
+    "chat": chat,
+}
 
 if __name__ == "__main__":
     main()

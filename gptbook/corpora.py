@@ -403,6 +403,31 @@ def _make_novels(
         with atomic(folder / f"novels-{name}.txt") as temporary:
             temporary.write_bytes("".join(text + END_OF_TEXT for text in texts).encode())
 
+# %% ../nbs/92_corpora.ipynb #de61edd4
+_CHITCHAT = (
+    "chitchat-dataset",
+    "0.9.0",
+    "chitchat_dataset-0.9.0-py3-none-any.whl",
+    "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+)
+
+
+def _make_chitchat(
+    folder: Path,  # where chitchat-train.txt and chitchat-validation.txt go
+) -> None:
+    "Divide the conversations; a line is a turn, and each conversation ends with the mark."
+    with zipfile.ZipFile(fetch_package(*_CHITCHAT)) as wheel:
+        held = json.loads(wheel.read("chitchat_dataset/dataset.json").decode())
+    parts: dict[str, list[str]] = {"train": [], "validation": []}
+    for number, name in enumerate(sorted(held)):
+        said = (" ".join(piece["text"] for piece in turn) for turn in held[name]["messages"])
+        turns = [line for line in (" ".join(words.split()) for words in said) if line]
+        if len(turns) > 1:
+            parts["validation" if number % 20 == 0 else "train"].append("\n".join(turns))
+    for name, texts in parts.items():
+        with atomic(folder / f"chitchat-{name}.txt") as temporary:
+            temporary.write_bytes("".join(text + END_OF_TEXT for text in texts).encode())
+
 # %% ../nbs/92_corpora.ipynb #05118ce8
 @dataclass(frozen=True)
 class Corpus:
@@ -453,6 +478,17 @@ corpora: dict[str, Corpus] = {
         {"all": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
         {"all": 1115394},
     ),
+    "chitchat": Corpus(
+        "chitchat",
+        "7,000 conversations of two people, a line for each turn; one of twenty is held out",
+        "MIT (the package chitchat-dataset 0.9.0)",
+        "https://pypi.org/project/chitchat-dataset/0.9.0/",
+        sha256={
+            "train": "a9b77602f84c4abde8cf489746e32f7840de514bedda93327fde66185e8f4452",
+            "validation": "fe7f4e32c2c14cb6517f9abfe8880afcab78def82943ba0c4a43a4f4ceecec35",
+        },
+        bytes={"train": 11545867, "validation": 652213},
+    ),
 }
 
 # %% ../nbs/92_corpora.ipynb #621d266e
@@ -472,8 +508,8 @@ def _corpus_file(
     path = cache_folder() / f"{corpus.name}-{part}.txt"
     if _is_whole(path, sha256):
         return path
-    if corpus.name == "novels":
-        _make_novels(path.parent)
+    if corpus.name in ("novels", "chitchat"):
+        (_make_novels if corpus.name == "novels" else _make_chitchat)(path.parent)
         _check_hash(path, sha256, path.name)
     else:  # shakespeare
         held_out = part == "validation"

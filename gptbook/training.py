@@ -189,8 +189,9 @@ def evaluate(
     try:
         for x, y in data.windows(batch_size, max_windows):
             with autocast(device, precision):
-                total += model(x.to(device), y.to(device))[1].item() * y.numel()
-            count += y.numel()
+                asked = int((y >= 0).sum())  # -100 stands where no answer is asked for
+                total += model(x.to(device), y.to(device))[1].item() * asked
+            count += asked
     finally:
         model.train(was_training)
     return total / count

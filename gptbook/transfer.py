@@ -6,12 +6,15 @@ Docs: https://gptbook.github.io/gptbook/api/transfer.html.md"""
 
 # %% auto #0
 __all__ = ['LAYERS', 'FINETUNE', 'LoRA', 'lora_layers', 'add_lora', 'merge_lora', 'save_lora', 'load_lora', 'train_only',
-           'untie_head', 'finetune', 'speeches', 'pad_batches', 'text_features']
+           'untie_head', 'finetune', 'speeches', 'pad_batches', 'text_features', 'exchanges', 'ReplyDataset',
+           'reply_bits']
 
 # %% ../nbs/10_transfer.ipynb #60400cfb
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from os import PathLike
 from typing import Any, Literal
 
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from .data import TokenDataset
 from .model import GPT
 from .runs import read_tensors, write_tensors
+from .tokenizer import END_OF_TEXT
 from .training import TrainConfig, Trainer, autocast
 
 # %% ../nbs/10_transfer.ipynb #493505c5
@@ -241,3 +245,94 @@ def text_features(
             hidden = model.hidden(ids.to(device)).float()  # (B, T, C)
         features[which] = (hidden * real).sum(1) / real.sum(1)
     return features
+
+# %% ../nbs/10_transfer.ipynb #chat10b
+def exchanges(
+    text: str,  # a turn on each line, and the end-of-text mark between conversations
+    longest: int = 100,  # bytes of a message and of a reply; longer ones are left out
+) -> Iterator[tuple[str, str]]:  # a message, and the reply to it
+    "What people said, and what they were answered, in order."
+    for conversation in text.split(END_OF_TEXT):
+        turns = [line for line in conversation.split("\n") if line]
+        for message, reply in pairwise(turns):
+            if max(len(message.encode()), len(reply.encode())) <= longest:
+                yield message, reply
+
+
+class ReplyDataset:
+    "Prompts with their replies, as `Trainer` takes them: loss is asked for the replies only."
+
+    n_bytes = None  # batches differ in length; `reply_bits` measures in bits per byte
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],  # token ids of each
+        replies: Sequence[Sequence[int]],  # token ids of each, with the token that ends it
+        block_size: int,  # T at most; what is longer is left out
+    ):
+        both = zip(map(list, prompts), map(list, replies), strict=True)
+        self.pairs = [
+            (prompt, reply)
+            for prompt, reply in both
+            if prompt and reply and len(prompt) + len(reply) <= block_size + 1
+        ]
+        self.block_size = block_size
+        if not self.pairs:
+            raise ValueError(
+                f"none of {len(prompts)} prompts with their replies fits into {block_size} tokens; "
+                "each needs a token or more of both; raise block_size, or give shorter texts"
+            )
+
+    def __len__(self) -> int:  # the number of pairs
+        return len(self.pairs)
+
+    def rows(
+        self,
+        chosen: Sequence[int],  # which pairs, B of them
+    ) -> tuple[Tensor, Tensor]:  # (x, y), each (B, T): y is x one token later; -100: not asked
+        "Pairs below each other, the short ones filled up at the end."
+        texts = [self.pairs[i][0] + self.pairs[i][1] for i in chosen]
+        row = nn.utils.rnn.pad_sequence(
+            [torch.tensor(text) for text in texts], batch_first=True, padding_value=-1
+        )
+        x, y = row[:, :-1].clamp(min=0), row[:, 1:].clone()
+        y[y < 0] = -100
+        for line, i in zip(y, chosen):
+            line[: len(self.pairs[i][0]) - 1] = -100
+        return x.contiguous(), y
+
+    def batch(
+        self,
+        batch_size: int,  # B
+        generator: torch.Generator | None = None,  # for repeatable draws
+        device: torch.device | str | None = None,  # where the tensors go
+    ) -> tuple[Tensor, Tensor]:  # (x, y), each (B, T)
+        "Pairs drawn at random."
+        x, y = self.rows(torch.randint(len(self), (batch_size,), generator=generator).tolist())
+        return x.to(device), y.to(device)
+
+    def windows(
+        self,
+        batch_size: int,  # B; the last batch may be smaller
+        max_windows: int | None = None,  # at most so many pairs; None: all
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # batches (x, y), each (B, T)
+        "Each pair once."
+        for chosen in torch.arange(min(len(self), max_windows or len(self))).split(batch_size):
+            yield self.rows(chosen.tolist())
+
+
+@torch.no_grad()
+def reply_bits(
+    model: GPT,  # any
+    data: ReplyDataset,
+    precision: Literal["fp32", "bf16", "auto"] = "auto",  # of the products
+) -> Tensor:  # bits that each reply costs, its end included, (pairs,)
+    "What a model would need to be told of each reply, given its prompt."
+    device, costs = model.embedding.weight.device, []
+    for x, y in data.windows(batch_size=16):
+        with autocast(device, precision):
+            logits = model(x.to(device))[0]
+        flat, asked = logits.flatten(0, 1).float(), y.to(device).flatten()
+        nats = nn.functional.cross_entropy(flat, asked, reduction="none").view(y.shape)
+        costs.append(nats.sum(1) / math.log(2))
+    return torch.cat(costs)

@@ -16,16 +16,19 @@ from gptbook.data import TokenDataset
 from gptbook.model import GPT, GPTConfig
 from gptbook.runs import read_tensors
 from gptbook.scaling import count_costs
-from gptbook.training import TrainConfig, training_flops
+from gptbook.training import TrainConfig, evaluate, training_flops
 from gptbook.transfer import (
     LAYERS,
     LoRA,
+    ReplyDataset,
     add_lora,
+    exchanges,
     finetune,
     load_lora,
     lora_layers,
     merge_lora,
     pad_batches,
+    reply_bits,
     save_lora,
     speeches,
     text_features,
@@ -315,3 +318,92 @@ def test_the_rates_of_smollm2_are_known_by_its_shape():
     )
     assert 0.6 < training_flops(add_lora(model), 1, 128) / total < 0.75
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_027_520
+
+
+PROMPTS = [[5, 6, 7], [8, 9], [3], [4, 4, 4, 4, 4, 4]]
+REPLIES = [[10, 11, 60], [60], [12, 13, 14, 15, 16, 60], [17, 60]]
+
+
+def test_replies_and_nothing_else_are_asked_for():
+    pairs = ReplyDataset(PROMPTS, REPLIES, 24)
+    x, y = pairs.rows([0, 1, 2, 3])
+    assert x.shape == y.shape == (4, 7)
+    for read, asked, prompt, reply in zip(x.tolist(), y.tolist(), PROMPTS, REPLIES):
+        whole = prompt + reply
+        assert read[: len(whole) - 1] == whole[:-1]
+        start = len(prompt) - 1
+        assert asked[start : start + len(reply)] == reply
+        assert asked.count(-100) == 7 - len(reply)
+    drawn = [pairs.batch(64, torch.Generator().manual_seed(2)) for _ in range(2)]
+    assert torch.equal(drawn[0][0], drawn[1][0]) and torch.equal(drawn[0][1], drawn[1][1])
+    assert sum(len(rows) for rows, _ in pairs.windows(3)) == len(pairs) == 4
+
+
+def test_pairs_that_are_too_long_are_left_out_and_none_is_refused():
+    assert len(ReplyDataset(PROMPTS, REPLIES, 5)) == 2  # x has one token less than a pair
+    assert len(ReplyDataset([[1], []], [[2], [3]], 5)) == 1
+    with pytest.raises(ValueError, match="none of 4 prompts .* raise block_size"):
+        ReplyDataset(PROMPTS, REPLIES, 1)
+    with pytest.raises(ValueError):
+        ReplyDataset(PROMPTS, REPLIES[:2], 24)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_cost_of_a_reply_does_not_depend_on_the_company(shape):
+    model, pairs = make(shape), ReplyDataset(PROMPTS, REPLIES, 24)
+    together = reply_bits(model, pairs, "fp32")
+    for prompt, reply, bits in zip(PROMPTS, REPLIES, together):
+        scores = model(torch.tensor([prompt + reply]))[0][0].log_softmax(-1)
+        by_hand = -sum(scores[len(prompt) - 1 + i, token] for i, token in enumerate(reply))
+        assert bits.item() == pytest.approx(by_hand.item() / 0.6931472, rel=1e-4)
+    mean = together.sum().item() * 0.6931472 / sum(map(len, REPLIES))
+    for batch_size in (1, 3, 4):  # the trainer's look at held-out replies weighs every token alike
+        assert evaluate(model, pairs, None, batch_size) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_model_learns_replies_and_is_not_taught_the_prompts():
+    model, pairs = make("llama"), ReplyDataset(PROMPTS, REPLIES, 24)
+    before = reply_bits(model, pairs, "fp32").sum()
+    how = TrainConfig(steps=40, batch_size=4, optimizer="adamw", learning_rate=1e-2, warmup=0)
+    finetune(model, pairs, pairs, how, progress_bar=False)
+    assert reply_bits(model, pairs, "fp32").sum() < before / 4
+    asked = torch.tensor([[4, 4, 4]])  # prompts are no targets: 4 after 4 has not been learnt
+    assert model(asked)[0][0, -1].softmax(-1)[4] < 0.1
+
+
+def test_exchanges_stay_within_a_conversation():
+    text = (
+        "hi\nhello\nhow are you?<|endoftext|>what?\n"
+        + "x" * 200
+        + "\nok<|endoftext|>alone<|endoftext|>"
+    )
+    assert list(exchanges(text)) == [("hi", "hello"), ("hello", "how are you?")]
+    assert len(list(exchanges(text, 300))) == 4
+
+
+def test_finetune_on_the_command_line(tmp_path):
+    "Both ways make runs of their own that the other commands take; mistakes are sentences."
+
+    def gptbook(*words):
+        command = [sys.executable, "-m", "gptbook", *words, "--device", "cpu"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    text = "".join(f"Cat {i} sits on mat {i * i % 97}.\n\n" for i in range(300))
+    (tmp_path / "cats.txt").write_text(text, encoding="utf-8")
+    short = ["--data", "cats.txt", "--steps", "8", "--block-size", "32", "--json"]
+    for extra, trained in ((["--lora", "--rank", "2", "--out", "a"], 36_864), ([], 3_049_920)):
+        done = gptbook("finetune", "shakespeare", *short, *extra)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert said["bits_per_byte"] < said["bits_per_byte_before"]
+        assert said["parameters_trained"] == trained and said["steps"] == 8
+        assert (tmp_path / said["run"] / "model.safetensors").is_file()
+    told = gptbook("generate", "a", "--prompt", "Cat", "--max-new-tokens", "5", "--top-k", "1")
+    assert told.returncode == 0 and told.stdout.startswith("Cat")
+    for words, code, sentence in (
+        (["shakespeare", "--data", "cats.txt", "--out", "a"], 1, "overwrites nothing"),
+        (["shakespeare", "--data", "cats.txt", "--rank", "4"], 2, "add --lora"),
+    ):
+        refused = gptbook("finetune", *words)
+        assert refused.returncode == code and sentence in refused.stderr
+        assert "Traceback" not in refused.stderr
