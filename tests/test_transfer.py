@@ -366,7 +366,7 @@ def test_a_model_learns_replies_and_is_not_taught_the_prompts():
     before = reply_bits(model, pairs, "fp32").sum()
     how = TrainConfig(steps=40, batch_size=4, optimizer="adamw", learning_rate=1e-2, warmup=0)
     finetune(model, pairs, pairs, how, progress_bar=False)
-    assert reply_bits(model, pairs, "fp32").sum() < before / 4
+    assert reply_bits(model, pairs, "fp32").sum() < before / 2
     asked = torch.tensor([[4, 4, 4]])  # prompts are no targets: 4 after 4 has not been learnt
     assert model(asked)[0][0, -1].softmax(-1)[4] < 0.1
 
