@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import gptbook
@@ -52,7 +51,6 @@ SHORTEST = (
 )
 EVAL_WINDOWS = 800  # of each kind of held-out text, evenly spread
 SAMPLE_TOKENS = 300
-PIECE = 8192  # tokens that stay together where only a part of the text is read, often
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,8 @@ def make(
     torch.set_num_threads(threads)
     tokenizer = BPETokenizer.load(folder)
     data = TokenDataset.open(folder / "train.bin", CONTEXT)
-    if run.epochs > 1:  # one piece in so many, from all books
-        pieces = data.ids[: len(data.ids) // PIECE * PIECE].reshape(-1, PIECE)
-        wanted = run.tokens // run.epochs // PIECE
-        chosen = np.linspace(0, len(pieces) - 1, wanted).astype(int)
-        data = TokenDataset(pieces[chosen].reshape(-1), CONTEXT)
+    if run.epochs > 1:  # the first books only
+        data = TokenDataset(data.ids[: run.tokens // run.epochs], CONTEXT)
     steps = 4 if quick else run.steps
     config = TrainConfig(
         steps=steps,

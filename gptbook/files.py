@@ -230,7 +230,9 @@ def check_sha256(
 ) -> None:
     "Raise ValueError for numbers that are not those that were written."
     if expected is not None and tensors_sha256(tensors) != expected:
-        raise ValueError(f"{path} is damaged: its numbers are not those that were written; copy it again")
+        raise ValueError(
+            f"{path} is damaged: its numbers are not those that were written; copy it again"
+        )
 
 
 def write_json(

@@ -7,17 +7,20 @@ Docs: https://gptbook.github.io/gptbook/api/launch.html.md"""
 # %% auto #0
 __all__ = ['RECIPE', 'NO_LIMIT', 'OnDevice', 'AsJson', 'ModelSize', 'TrainTask', 'TrainOptions', 'choose_device',
            'choose_precision', 'available_memory', 'Source', 'open_ids', 'has_ids', 'read_source', 'read_stdin',
-           'document_marks', 'model_shape', 'train_config', 'Run', 'join_group', 'start_run', 'resume_run', 'report',
-           'save_run', 'describe', 'open_run']
+           'document_marks', 'encode_source', 'model_shape', 'train_config', 'Run', 'join_group', 'start_run',
+           'resume_run', 'report', 'save_run', 'describe', 'open_run', 'Study', 'load_study', 'compare_run',
+           'plot_comparison']
 
 # %% ../nbs/97_launch.ipynb #2dccc20d
 import hashlib
+import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,9 +33,11 @@ from .settings import Count, Positive, TrainConfig, settings
 if TYPE_CHECKING:  # PyTorch takes seconds to import, so only what needs it does that
     import numpy as np
     import torch
+    from matplotlib.figure import Figure
 
     from gptbook.data import TokenDataset
     from gptbook.model import GPT, GPTConfig
+    from gptbook.scaling import ScalingLaw
     from gptbook.tokenizer import Tokenizer
     from gptbook.training import Group, Trainer
 
@@ -70,6 +75,7 @@ class TrainTask:
     out: DisallowNone[str | None] = None  # the run's folder; else the next free runs/NAME
     resume: DisallowNone[str | None] = None  # go on with this run, which was stopped
     shard: bool = False  # under torchrun: divide the model, too (FSDP2)
+    compare: bool = False  # draw compare.png at the end: this run beside chapter 08's study
 
 
 @settings
@@ -177,11 +183,13 @@ def open_ids(
     name: str,  # a file of token ids
 ) -> Source:
     "Map token ids, which stay on the disk. Held out: the last tenth, at most a million tokens."
+    from gptbook.corpora import check_token_hash
     from gptbook.data import TokenDataset
     from gptbook.files import file_sha256
 
     path = _absolute(name)
     ids, sha256 = TokenDataset.open(path, 1).ids, file_sha256(path)
+    check_token_hash(Path(path), sha256)
     split = len(ids) - min(len(ids) // 10, 1_000_000)
     facts = {"gptbook": __version__, "data": path, "sha256": sha256, "prompt": "\n"}
     return Source(name, (ids[:split], ids[split:]), facts, "tokens")
@@ -245,7 +253,7 @@ def document_marks(
     return [END_OF_TEXT] if END_OF_TEXT in tokenizer.special_tokens else []
 
 
-def _encode(
+def encode_source(
     source: Source,
     tokenizer: "Tokenizer",
     block_size: int,  # T wanted
@@ -416,7 +424,7 @@ def start_run(
         size = min(shape.vocab_size, enough)
         tokenizer = group.on_main(_make_tokenizer, kind, source, size)
         exactly = "block_size" in given
-        data = _encode(source, tokenizer, shape.block_size, exactly, group)
+        data = encode_source(source, tokenizer, shape.block_size, exactly, group)
         length = (data[1].n_bytes or 0) / len(data[1])
         note(f"tokenizer  {tokenizer!r}, {length:.2f} bytes per token")
         torch.manual_seed(o.seed)
@@ -445,7 +453,17 @@ def resume_run(
     from gptbook.pretrained import load_tokenizer
     from gptbook.runs import read_checkpoint, read_facts
 
-    if wrong := set(given) - {"resume", "data", "steps", "minutes", "device", "shard", "json"}:
+    if wrong := set(given) - {
+        "resume",
+        "data",
+        "steps",
+        "minutes",
+        "device",
+        "shard",
+        "json",
+        "compare",
+        "learning_rate",
+    }:
         names = ", ".join(map(option, sorted(wrong)))
         raise Usage(f"a resumed run keeps its settings; leave out {names}, or start a new run")
     folder = Path(o.resume or "")
@@ -463,9 +481,12 @@ def resume_run(
     if "minutes" in given:
         changes = {"steps": NO_LIMIT} | changes
         changes |= {"max_seconds": saved["seconds"] + 60 * o.minutes}
+    if "learning_rate" in given:
+        changes |= {"learning_rate": o.learning_rate}
+        note(f"note: the learning rate was {saved['training']['learning_rate']:g}")
     tokenizer = load_tokenizer(folder)
     model = GPT(GPTConfig(**saved["model"])).to(group.device)
-    data = _encode(source, tokenizer, model.config.block_size, True, group)
+    data = encode_source(source, tokenizer, model.config.block_size, True, group)
     config = TrainConfig(**saved["training"] | changes)
     trainer = _trainer(o, group, model, data, config, folder)
     trainer.load_checkpoint()
@@ -499,6 +520,7 @@ def save_run(
     from gptbook.files import atomic, release_folder
     from gptbook.pretrained import save_pretrained
     from gptbook.runs import plot_losses, stop_on_interrupt
+    from gptbook.scaling import count_costs
 
     trainer = run.trainer
     with stop_on_interrupt():  # a second Ctrl-C waits until everything is on the disk
@@ -517,6 +539,8 @@ def save_run(
         "steps": trainer.step,
         "stopped": trainer.stopped or "complete",
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "non_embedding": count_costs(trainer.model.config).non_embedding,
+        "tokens": looks[-1]["tokens"],
         "seconds": round(trainer.seconds, 1),
         "validation_loss": kept["val_loss"],
         "bits_per_byte": kept["val_bits_per_byte"],
@@ -560,3 +584,99 @@ def open_run(
         raise ValueError(f"{run} is not finished; go on with: {again}")
     model, tokenizer = load(run)
     return model.to(where), tokenizer, read_facts(model_folder(run))
+
+# %% ../nbs/97_launch.ipynb #c97stud1
+@dataclass(frozen=True, eq=False)
+class Study:
+    "The runs of chapter 08's study, the laws of their losses, and what they scored."
+
+    runs: list[dict[str, Any]]  # layers, channels, non_embedding, tokens, flops, losses, curve
+    laws: (
+        "dict[str, ScalingLaw]"  # of parameters and tokens; for "known" authors and for "new" ones
+    )
+    columns: list[str]  # of the scores; the first is the loss on new authors
+    scores: "np.ndarray"  # (runs, columns), the worst loss first
+
+    def expected_scores(
+        self,
+        bits: float,  # bits per byte on new authors
+    ) -> dict[str, float]:  # empty outside what was measured
+        "What the panel says of models with such a loss, between the runs next to it."
+        import numpy as np
+
+        losses = self.scores[:, 0]
+        if not losses.min() <= bits <= losses.max():
+            return {}
+        order = losses.argsort()
+        columns = zip(self.columns[1:], self.scores.T[1:])
+        return {name: float(np.interp(bits, losses[order], c[order])) for name, c in columns}
+
+
+def load_study() -> Study:
+    "The study that comes with the package."
+    import numpy as np
+
+    from gptbook.scaling import ScalingLaw
+
+    path = resources.files("gptbook") / "assets" / "study.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    laws = {
+        name: ScalingLaw(
+            law["floor"],
+            tuple(law["scales"]),
+            tuple(law["exponents"]),
+            law["scatter"],
+            np.array(law["draws"]),
+            tuple((low, high) for low, high in law["fitted"]),
+        )
+        for name, law in kept["laws"].items()
+    }
+    return Study(kept["runs"], laws, kept["columns"], np.array(kept["scores"]))
+
+
+def compare_run(
+    parameters: int,  # outside embedding and head
+    tokens: int,  # trained on
+    bits: float,  # bits per byte on held-out text
+) -> str:
+    "Where a run stands among those of the study: a sentence."
+    law = load_study().laws["known"]
+    usual = float(law((parameters, tokens)))
+    low, high = (float(end) for end in law.interval((parameters, tokens)))
+    told = f"Beside chapter 08's study: models of this size end at {usual:.2f} bits per byte "
+    told += f"({low:.2f} to {high:.2f}) after {tokens:,} tokens of novels; "
+    told += f"this run has {bits:.2f} on its own held-out text"
+    outside = law.outside((parameters, tokens))
+    return told + (f" (a guess: {outside})" if outside else "")
+
+
+def plot_comparison(
+    history: Sequence[dict[str, Any]],  # a Trainer's
+    parameters: int,  # outside embedding and head
+) -> "Figure":
+    "A run's held-out loss over its tokens, and where finished runs of the study ended."
+    import numpy as np
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        advice = "install it with: pip install 'gptbook[viz]'"
+        raise ImportError(f"plots need matplotlib; {advice}") from error
+    study = load_study()
+    looks = [r for r in history if r.get("val_bits_per_byte")]
+    if not looks:
+        raise ValueError("the run has not been tested on held-out text yet; train for longer")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    last = max(looks[-1]["tokens"], 1)
+    tokens = np.geomspace(min(1e5, last / 10), 3 * last, 100)
+    points = np.stack([np.full_like(tokens, parameters), tokens], 1)
+    low, high = study.laws["known"].interval(points)
+    axes.fill_between(tokens, low, high, color="tab:gray", alpha=0.4, lw=0, label="the study's law")
+    ends = [(run["tokens"], run["validation_bits"]) for run in study.runs]
+    axes.plot(*zip(*ends), "o", color="tab:gray", ms=3, label="finished runs of the study")
+    curve = [(r["tokens"], r["val_bits_per_byte"]) for r in looks if r["tokens"]]
+    axes.plot(*zip(*curve), ".-", color="tab:orange", label="this run, held-out text")
+    axes.set(xscale="log", xlabel="training tokens", ylabel="bits per byte")
+    axes.legend(frameon=False)
+    return figure

@@ -36,14 +36,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gptbook.files import (
-    check_sha256,
-    tensors_sha256,
     atomic,
+    check_sha256,
     hold_folder,
     is_empty,
     make_folder,
     read_json,
     release_folder,
+    tensors_sha256,
     write_json,
 )
 
@@ -110,6 +110,7 @@ def check_tensors(
 
 # %% ../nbs/94_runs.ipynb #59f9bc1c
 _MAY_CHANGE = {
+    "learning_rate",
     "steps",
     "max_seconds",
     "max_flops",
@@ -165,7 +166,7 @@ def read_checkpoint(
 def check_same_run(
     saved: Mapping[str, Any],  # the facts of a checkpoint
     own: Mapping[str, Any],  # those of the run that is to go on
-) -> None:
+) -> dict[str, tuple[Any, Any]]:  # settings that may change, and have: what was, what is now
     "Raise ValueError when a checkpoint is of another model, other settings or other data."
     for part in ("model", "training", "data"):
         was, now = saved.get(part) or {}, own[part]
@@ -176,6 +177,9 @@ def check_same_run(
                 f"this is not the run that the checkpoint is of: its {part} has {told}. "
                 "Use the same settings to resume, or start a new run in another folder."
             )
+    before, after = saved.get("training") or {}, own["training"]
+    free = sorted(_MAY_CHANGE & after.keys() & before.keys())
+    return {name: (before[name], after[name]) for name in free if before[name] != after[name]}
 
 # %% ../nbs/94_runs.ipynb #944b5aed
 def pack_optimizers(

@@ -479,7 +479,7 @@ class Trainer:
                 "this run has no folder; say which has the checkpoint: load_checkpoint('runs/mine')"
             )
         facts, tensors = read_checkpoint(folder)
-        check_same_run(facts, self.facts())
+        changed = check_same_run(facts, self.facts())
         self.check_state(tensors, facts["step"], f"the checkpoint in {folder}")
         tensors = self.place(tensors)
         self.model.load_state_dict(part_of(tensors, "model."), strict=False)  # tied: stored once
@@ -493,6 +493,8 @@ class Trainer:
         self.history = facts["history"]
         for name in COUNTERS:
             setattr(self, name, facts[name])
+        if changed:  # on purpose: the log says so
+            self.history.append({"step": self.step, "changed": changed})
 
     def check_state(
         self,

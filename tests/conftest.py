@@ -1,9 +1,14 @@
 "What several test files need."
 
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# a suite that a shell starts in the background ignores Ctrl-C, and so would what it starts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

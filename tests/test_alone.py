@@ -9,6 +9,7 @@ import zlib
 import pytest
 import torch
 
+from gptbook.data import TokenDataset
 from gptbook.files import _HOST, atomic, hold_folder, release_folder
 from gptbook.model import GPT, GPTConfig
 from gptbook.pretrained import chat_prompt, load_pretrained, load_tokenizer
@@ -142,3 +143,19 @@ def test_a_turned_bit_in_a_checkpoint_is_noticed(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match="damaged"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+def test_a_turned_bit_in_token_ids_is_noticed(tmp_path):
+    path = tmp_path / "ids.bin"
+    TokenDataset(torch.arange(1000) % 50, 8, 3000).save(path)
+    assert len(TokenDataset.open(path, 8)) == 1000
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        TokenDataset.open(path, 8)
+    facts = json.loads((tmp_path / "ids.bin.json").read_text())
+    (tmp_path / "ids.bin.json").write_text(
+        json.dumps({k: facts[k] for k in facts if k != "sha256"})
+    )
+    assert len(TokenDataset.open(path, 8)) == 1000  # an older file does not say

@@ -282,7 +282,7 @@ def test_loss_that_is_not_finite_stops_before_any_weight_changes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"learning_rate": 0.5}, {"optimizer": "adamw"}, {"seed": 1}, {"batch_size": 8}]
+    "changes", [{"warmup": 3}, {"optimizer": "adamw"}, {"seed": 1}, {"batch_size": 8}]
 )
 def test_another_run_cannot_be_resumed(tmp_path, changes):
     make(tmp_path, steps=2).fit()
@@ -650,3 +650,16 @@ def test_a_run_of_version_0_1_is_taken_up(tmp_path):
     again = make(None, steps=4)
     again.load_checkpoint(tmp_path)
     assert again.step == 4
+
+
+def test_the_learning_rate_may_change_and_the_log_says_so(tmp_path):
+    first = make(tmp_path, steps=4, learning_rate=1e-2)
+    first.fit()
+    again = make(tmp_path, steps=8, learning_rate=1e-3)
+    again.load_checkpoint()
+    again.fit()
+    (told,) = [r for r in again.history if "changed" in r]
+    assert told["step"] == 4 and list(told["changed"]["learning_rate"]) == [1e-2, 1e-3]
+    rates = [r["learning_rate"] for r in again.history if "learning_rate" in r]
+    assert len(rates) == 8 and max(rates[4:]) <= 1e-3
+    assert '"changed"' in (tmp_path / "metrics.jsonl").read_text()
