@@ -598,7 +598,7 @@ def estimate(
     say(repr(result))
     if scores:
         shares = ", ".join(f"{name} {score:.0%}" for name, score in scores.items())
-        say(f"scores: {shares} (chapter 08; chance in the last three is 50%)")
+        say(f"scores: {shares} (on novels; chapter 08 says why across falls below chance)")
     return 0
 
 # %% ../nbs/95_cli.ipynb #2820fe12

@@ -645,7 +645,7 @@ def compare_run(
     low, high = (float(end) for end in law.interval((parameters, tokens)))
     told = f"Beside chapter 08's study: models of this size end at {usual:.2f} bits per byte "
     told += f"({low:.2f} to {high:.2f}) after {tokens:,} tokens of novels; "
-    told += f"this run has {bits:.2f} on its own held-out text"
+    told += f"this run has {bits:.2f} on its own held-out text (which compares only if that is like novels)"
     outside = law.outside((parameters, tokens))
     return told + (f" (a guess: {outside})" if outside else "")
 
