@@ -435,9 +435,8 @@ class FinetuneTask:
     "Which model learns from what."
 
     run: Positional[Annotated[str, arg(metavar="RUN")]]  # a run's folder, or a name as in generate
-    data: (
-        str  # a text file, a folder, a corpus, or - for standard input; its last tenth is held out
-    )
+    data: str
+    """a text file, a folder, a corpus, or - for standard input; its last tenth is held out"""
 
 
 @settings

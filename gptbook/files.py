@@ -17,6 +17,7 @@ import platform
 import re
 import sys
 import tempfile
+import time
 import uuid
 import warnings
 import zlib
@@ -160,11 +161,19 @@ def hold_folder(
         descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     else:
         descriptor = os.open(folder, os.O_RDONLY)
+    patience = time.monotonic() + 3  # a process that was killed takes a moment to let go
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                if sys.platform == "win32":
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                else:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.1)
     except OSError as error:
         os.close(descriptor)
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):

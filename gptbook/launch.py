@@ -467,7 +467,7 @@ def resume_run(
         names = ", ".join(map(option, sorted(wrong)))
         raise Usage(f"a resumed run keeps its settings; leave out {names}, or start a new run")
     folder = Path(o.resume or "")
-    _check_begun(o.resume)
+    group.on_main(_check_begun, o.resume)
     if folder.is_dir():  # else the next line says that nothing is there
         group.on_main(hold_folder, folder)
     saved, facts = read_checkpoint(folder)[0], read_facts(folder)

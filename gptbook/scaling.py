@@ -434,8 +434,10 @@ def estimate(
     price: float | None = None,  # of one device for an hour, in any currency
 ) -> Estimate:
     "What a run takes, before it is made. Raises ValueError for a run that nobody can make."
-    if tokens < 1 or devices < 1 or (price is not None and price < 0):
-        raise ValueError(f"{tokens=} and {devices=} must be at least 1, and {price=} not negative")
+    if tokens < 1:
+        raise ValueError(f"tokens is {tokens}; expected at least 1")
+    if devices < 1 or (price is not None and price < 0):
+        raise ValueError(f"{devices=} must be at least 1, and {price=} not negative")
     if device is not None and device not in ACCELERATORS:
         raise ValueError(f"{device=} is not known; choose of {', '.join(ACCELERATORS)}")
     if device is not None and precision != "bf16":
