@@ -35,6 +35,22 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, so only the commands that 
     from gptbook.tokenizer import Tokenizer
 
 # %% ../nbs/95_cli.ipynb #6d51e3fa
+def _report_end(
+    run: launch.Run,  # after training
+    result: dict[str, Any],  # from save_run
+    as_json: bool,  # for a script
+) -> int | None:  # the exit code: 130 after Ctrl-C; None where a person wants to read more
+    "Say what has happened to a script, and how to go on to whoever stopped the run."
+    if as_json:
+        print(json.dumps(result))
+    if run.trainer.stopped == "interrupted":
+        done = f"interrupted at step {run.trainer.step:,}, nothing is lost"
+        again = f"gptbook {launch.made_by(run.facts)} --resume {shlex.quote(result['run'])}"
+        note(f"{done}; go on with: {again}")
+        return 130
+    return 0 if as_json else None
+
+
 def _finish(
     run: launch.Run,  # after training
     result: dict[str, Any],  # from save_run
@@ -54,17 +70,12 @@ def _finish(
                 figure.savefig(temporary, format="png", dpi=120)
         except ImportError as error:
             note(f"note: no compare.png, because {error}")
-    if as_json:
-        print(json.dumps(result))
-    if trainer.stopped == "interrupted":
-        done = f"interrupted at step {trainer.step:,}, nothing is lost"
-        note(f"{done}; go on with: gptbook train --resume {folder}")
-        return 130
+    code = _report_end(run, result, as_json)
     if trainer.stopped == "patience":
         best = f"validation was best at step {trainer.best_step:,}"
         note(f"stopped early: {best}, whose weights are kept")
-    if as_json:
-        return 0
+    if code is not None:
+        return code
     files = ", ".join(sorted(path.name for path in run.folder.iterdir()))
     bits = f"{result['bits_per_byte']:.3f} bits per byte on held-out text"
     say(f"\n{bits}, in {folder}: {files}")
@@ -434,8 +445,9 @@ def evaluate_run(
 class FinetuneTask:
     "Which model learns from what."
 
-    run: Positional[Annotated[str, arg(metavar="RUN")]]  # a run's folder, or a name as in generate
-    data: str
+    run: Positional[DisallowNone[Annotated[str | None, arg(metavar="[RUN]")]]] = None
+    """the model to start from: a run's folder, or a name as in generate"""
+    data: DisallowNone[str | None] = None
     """a text file, a folder, a corpus, or - for standard input; its last tenth is held out"""
 
 
@@ -447,6 +459,7 @@ class FinetuneOptions(OnDevice, AsJson, FinetuneTask):
       gptbook finetune shakespeare --data my.txt
       gptbook finetune smollm2-135m --data notes/ --lora --steps 300
       gptbook finetune runs/my --data more.txt --out runs/more
+      gptbook finetune --resume runs/more              go on after Ctrl-C
     """
 
     lora: bool = False  # freeze the weights, and train detours of low rank (Hu et al., 2021)
@@ -457,69 +470,73 @@ class FinetuneOptions(OnDevice, AsJson, FinetuneTask):
     block_size: DisallowNone[Count | None] = None  # tokens in a window; else at most 256
     seed: Seed = 0  # of the detours, and of the order of the text
     out: DisallowNone[str | None] = None  # the new run's folder; else the next free runs/NAME
+    resume: DisallowNone[str | None] = None  # go on with this run, which was stopped
+
+
+def _begin_finetuning(
+    o: FinetuneOptions,
+    given: Given,
+) -> launch.Run:
+    "Start a run from a trained model, or go on with one. What makes no sense is refused at once."
+    from gptbook.training import Group
+    from gptbook.transfer import FINETUNE
+
+    group = Group(launch.choose_device(o.device))
+    if o.resume:
+        if o.run is not None:
+            raise Usage(f"--resume goes on with {o.resume}; leave out {o.run}")
+        changes: dict[str, Any] = {
+            "data": o.data,
+            "steps": o.steps,
+            "learning_rate": o.learning_rate,
+        }
+        changes = {name: value for name, value in changes.items() if name in given}
+        return launch.resume_run(replace(RECIPE, resume=o.resume, **changes), given, group)
+    if o.run is None or o.data is None:
+        raise Usage("say which model learns from what: gptbook finetune RUN --data TEXT")
+    if "rank" in given and not o.lora:
+        raise Usage("--rank is the width of LoRA's detours; add --lora, or leave it out")
+    every = max(1, o.steps // 5)
+    how = replace(
+        FINETUNE,
+        steps=o.steps,
+        batch_size=o.batch_size,
+        learning_rate=o.learning_rate or (2e-3 if o.lora else 3e-4),
+        warmup=max(1, o.steps // 20),
+        eval_every=every,
+        checkpoint_every=every,
+        seed=o.seed,
+    )
+    rank = o.rank if o.lora else None
+    return launch.start_finetuning(
+        launch.FineTuning(o.run, o.data, rank, o.block_size, o.out, how), group
+    )
 
 
 def finetune(
     o: FinetuneOptions,
     given: Given,
 ) -> int:  # the exit code: 130 after Ctrl-C
-    "Train further, and keep model and tokenizer in a run of its own."
-    import torch
-
-    from gptbook import transfer
-    from gptbook.files import release_folder
-    from gptbook.pretrained import save
-    from gptbook.runs import new_run_folder, write_facts
-    from gptbook.scaling import check_memory
-    from gptbook.training import Group
-
-    if "rank" in given and not o.lora:
-        raise Usage("--rank is the width of LoRA's detours; add --lora, or leave it out")
-    model, tokenizer, _ = launch.open_run(o.run, o.device)
-    group = Group(model.embedding.weight.device)
-    source = launch.read_source(o.data, group)
-    length = o.block_size or min(256, model.config.block_size)
-    if length > model.config.block_size:
-        most = model.config.block_size
-        raise ValueError(f"--block-size {length} is more than the {most} tokens that {o.run} reads")
-    data = launch.encode_source(source, tokenizer, length, o.block_size is not None, group)
-    how = replace(
-        transfer.FINETUNE,
-        steps=o.steps,
-        batch_size=o.batch_size,
-        learning_rate=o.learning_rate or (2e-3 if o.lora else 3e-4),
-        warmup=max(1, o.steps // 20),
-        eval_every=max(1, o.steps // 5),
-        seed=o.seed,
-    )
-    check_memory(model.config, how, launch.available_memory(group.device))
-    folder = new_run_folder(o.out, f"{Path(o.run).name}-finetuned")
-    try:
-        torch.manual_seed(o.seed)
-        if o.lora:
-            transfer.add_lora(model, o.rank, 2.0 * o.rank)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        note(f"training   {trained:,} parameters for {o.steps:,} steps, on {group.device}")
-        trainer = transfer.finetune(model, *data, how, callbacks=[])
-        transfer.merge_lora(model)
-        save(model, tokenizer, folder)
-        write_facts(folder, source.facts | {"finetuned_from": o.run, "lora": o.lora})
-    finally:
-        release_folder(folder)
-        with suppress(OSError):
-            folder.rmdir()  # goes only if it is empty, which is when something failed
-    looks = [r["val_bits_per_byte"] for r in trainer.history if "val_bits_per_byte" in r]
-    result = {"run": str(folder), "steps": trainer.step, "parameters_trained": trained}
-    result |= {"bits_per_byte_before": looks[0], "bits_per_byte": looks[-1]}
-    if o.json:
-        say(json.dumps(result))
-    else:
-        place = shlex.quote(str(folder))
+    "Train further, and keep what comes out in a run of its own, which can be stopped and resumed."
+    if SEVERAL:
+        raise Usage("fine-tuning is for one process; start it without torchrun")
+    run = _begin_finetuning(o, given)
+    trainer = run.trainer
+    launch.describe(run, trainer.group, False)
+    trainer.fit()
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    before = next(r for r in trainer.history if "val_loss" in r)["val_bits_per_byte"]
+    result = launch.save_run(run)
+    result |= {"parameters_trained": trained, "bits_per_byte_before": before}
+    code = _report_end(run, result, o.json)
+    if code is None:
+        place, after = shlex.quote(result["run"]), result["bits_per_byte"]
+        say(f"held-out text: {before:.3f} bits per byte before, {after:.3f} after; in {place}")
         say(
-            f"held-out text: {looks[0]:.3f} bits per byte before, {looks[-1]:.3f} after; in {place}"
+            f"\nNext:\n  gptbook generate {place}\n"
+            f"  gptbook finetune --resume {place} --steps {2 * trainer.step}"
         )
-        say(f"\nNext:\n  gptbook generate {place}")
-    return 130 if trainer.stopped == "interrupted" else 0
+    return code or 0
 
 # %% ../nbs/95_cli.ipynb #f6dc70ac
 Accelerators = Literal["V100", "T4", "A100", "H100", "H200", "RTX3090", "RTX4090"]

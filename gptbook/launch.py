@@ -8,10 +8,11 @@ Docs: https://gptbook.github.io/gptbook/api/launch.html.md"""
 __all__ = ['RECIPE', 'NO_LIMIT', 'OnDevice', 'AsJson', 'ModelSize', 'TrainTask', 'TrainOptions', 'choose_device',
            'choose_precision', 'available_memory', 'Source', 'open_ids', 'has_ids', 'read_source', 'read_stdin',
            'document_marks', 'encode_source', 'model_shape', 'train_config', 'Run', 'join_group', 'start_run',
-           'resume_run', 'report', 'save_run', 'describe', 'open_run', 'Study', 'load_study', 'compare_run',
-           'plot_comparison']
+           'FineTuning', 'start_finetuning', 'resume_run', 'report', 'save_run', 'describe', 'made_by', 'open_run',
+           'Study', 'load_study', 'compare_run', 'plot_comparison']
 
 # %% ../nbs/97_launch.ipynb #2dccc20d
+import copy
 import hashlib
 import json
 import os
@@ -391,6 +392,31 @@ def _check_begun(folder: str | None) -> None:
         raise ValueError(f"{stopped}; remove it and start again, or choose another --out")
 
 
+@contextmanager
+def _new_folder(
+    out: str | None,  # the folder that the user asked for
+    name: str,  # what the run is called otherwise
+    group: "Group",
+) -> Iterator[Path]:
+    "A folder for a run that is about to start; gone again, if it is empty, when something fails."
+    from gptbook.files import release_folder
+    from gptbook.runs import new_run_folder
+
+    if out is not None and out != _utf8(out):
+        raise ValueError(f"the name {_utf8(out)!r} is not UTF-8; choose another --out")
+    if not group.restarts:
+        group.on_main(_check_begun, out)
+    folder = group.on_main(new_run_folder, out, name)
+    try:
+        yield folder
+    except BaseException:
+        release_folder(folder)
+        raise
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # goes only if it is empty, which is when something failed
+
+
 def start_run(
     o: TrainOptions,
     given: Given,
@@ -399,9 +425,8 @@ def start_run(
     "Make a run in a new folder. What can be wrong is looked at before anything slow begins."
     import torch
 
-    from gptbook.files import release_folder
     from gptbook.model import GPT
-    from gptbook.runs import launch_name, new_run_folder, write_facts
+    from gptbook.runs import launch_name, write_facts
     from gptbook.scaling import check_memory
 
     config, shape = train_config(o, given, group.device), model_shape(o, given)
@@ -412,12 +437,7 @@ def start_run(
     to_learn, held_out = source.sizes
     note(f"text       {o.data}: {to_learn:,} {source.unit} to learn from, {held_out:,} held out")
     name = "stdin" if _is_pipe(o.data) else _utf8(Path(_absolute(o.data)).stem) or "run"
-    if o.out is not None and o.out != _utf8(o.out):
-        raise ValueError(f"the name {_utf8(o.out)!r} is not UTF-8; choose another --out")
-    if not group.restarts:
-        group.on_main(_check_begun, o.out)
-    folder = group.on_main(new_run_folder, o.out, name)
-    try:
+    with _new_folder(o.out, name, group) as folder:
         own = shape.vocab_size == 50257 and "vocab_size" not in given and source.unit == "bytes"
         kind = o.tokenizer or ("gpt2" if own else None)
         enough = shape.vocab_size if "vocab_size" in given else 257 + to_learn // 50
@@ -434,12 +454,50 @@ def start_run(
         group.on_main(write_facts, folder, facts)
         group.on_main(tokenizer.save, folder)
         return Run(trainer, tokenizer, facts, folder)
-    except BaseException:
-        release_folder(folder)
-        raise
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # goes only if it is empty, which is when something failed
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    "What `gptbook finetune` is asked for; what is not said is in `train_config`'s terms."
+
+    base: str  # the model to start from, as `gptbook.load` takes it
+    data: str  # what to learn from
+    rank: int | None  # of LoRA's detours; None: all weights are trained
+    block_size: int | None  # tokens in a window; None: at most 256, fewer in a small text
+    out: str | None  # the run's folder
+    config: TrainConfig
+
+
+def start_finetuning(
+    f: FineTuning,
+    group: "Group",
+) -> Run:
+    "Make a run in a new folder that starts from a trained model."
+    import torch
+
+    from gptbook.pretrained import save_tokenizer
+    from gptbook.runs import write_facts
+    from gptbook.scaling import check_memory
+    from gptbook.transfer import add_lora
+
+    model, tokenizer, _ = open_run(f.base, str(group.device))
+    most = model.config.block_size
+    if f.block_size and f.block_size > most:
+        told = f"--block-size {f.block_size} is more than the {most} tokens that {f.base} reads"
+        raise ValueError(told)
+    source = read_source(f.data, group)
+    length = f.block_size or min(256, most)
+    data = encode_source(source, tokenizer, length, f.block_size is not None, group)
+    check_memory(model.config, f.config, available_memory(group.device))
+    with _new_folder(f.out, f"{_utf8(Path(f.base).name)}-finetuned", group) as folder:
+        torch.manual_seed(f.config.seed)
+        if f.rank:
+            add_lora(model, f.rank, 2.0 * f.rank)
+        trainer = _trainer(RECIPE, group, model, data, f.config, folder)
+        facts = source.facts | {"finetuned_from": f.base, "lora_rank": f.rank}
+        write_facts(folder, facts)
+        save_tokenizer(tokenizer, folder)
+        return Run(trainer, tokenizer, facts, folder)
 
 
 def resume_run(
@@ -452,6 +510,7 @@ def resume_run(
     from gptbook.model import GPT, GPTConfig
     from gptbook.pretrained import load_tokenizer
     from gptbook.runs import read_checkpoint, read_facts
+    from gptbook.transfer import add_lora
 
     if wrong := set(given) - {
         "resume",
@@ -486,7 +545,10 @@ def resume_run(
         note(f"note: the learning rate was {saved['training']['learning_rate']:g}")
     tokenizer = load_tokenizer(folder)
     model = GPT(GPTConfig(**saved["model"])).to(group.device)
-    data = encode_source(source, tokenizer, model.config.block_size, True, group)
+    if rank := facts.get("lora_rank"):  # a fine-tuned run's
+        add_lora(model, rank, 2.0 * rank)
+    length = (saved.get("data") or {}).get("block_size", model.config.block_size)
+    data = encode_source(source, tokenizer, length, True, group)
     config = TrainConfig(**saved["training"] | changes)
     trainer = _trainer(o, group, model, data, config, folder)
     trainer.load_checkpoint()
@@ -521,10 +583,13 @@ def save_run(
     from gptbook.pretrained import save_pretrained
     from gptbook.runs import plot_losses, stop_on_interrupt
     from gptbook.scaling import count_costs
+    from gptbook.transfer import lora_layers, merge_lora
 
-    trainer = run.trainer
+    trainer, model = run.trainer, run.trainer.model
+    if lora_layers(model):  # the run keeps its detours: it may go on
+        model = merge_lora(copy.deepcopy(model))
     with stop_on_interrupt():  # a second Ctrl-C waits until everything is on the disk
-        save_pretrained(trainer.model, run.folder)
+        save_pretrained(model, run.folder)
         try:
             with atomic(run.folder / "loss.png") as temporary:
                 plot_losses(trainer.history, bits=True).savefig(temporary, format="png", dpi=120)
@@ -533,12 +598,13 @@ def save_run(
     release_folder(run.folder)
     looks = [r for r in trainer.history if "val_loss" in r]
     best = min(looks, key=lambda r: r["val_loss"])
-    kept = looks[-1] if trainer.stopped == "interrupted" else best
+    whole = trainer.config.patience and trainer.stopped != "interrupted"
+    kept = best if whole else looks[-1]
     return {
         "run": str(run.folder),
         "steps": trainer.step,
         "stopped": trainer.stopped or "complete",
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "non_embedding": count_costs(trainer.model.config).non_embedding,
         "tokens": looks[-1]["tokens"],
         "seconds": round(trainer.seconds, 1),
@@ -554,17 +620,27 @@ def describe(
 ) -> None:
     "Say what is going to happen."
     c, shape = run.trainer.config, run.trainer.model.config
-    size = sum(p.numel() for p in run.trainer.model.parameters())
+    length = run.trainer.train_data.block_size
+    numbers = [(p.numel(), p.requires_grad) for p in run.trainer.model.parameters()]
+    size, trained = sum(n for n, _ in numbers), sum(n for n, own in numbers if own)
+    part = f", {trained:,} of them trained" * (trained < size)
     limits = [f"{c.steps:,} steps"] * (c.steps < NO_LIMIT)
     limits += [f"{c.max_seconds / 60:g} minutes"] if c.max_seconds else []
     limits += [f"{c.max_flops:g} FLOPs"] if c.max_flops else []
     many = f" in {group.size} processes" * SEVERAL + ", each with a share of the model" * shard
-    note(f"model      {size:,} parameters: {shape.n_layer} layers of {shape.n_embd} channels")
+    note(f"model      {size:,} parameters{part}: {shape.n_layer} layers of {shape.n_embd} channels")
     note(
-        f"training   {' or '.join(limits)} of {c.batch_size} × {shape.block_size} tokens, "
+        f"training   {' or '.join(limits)} of {c.batch_size} × {length} tokens, "
         f"on {group.device} in {c.precision}{many}; Ctrl-C stops it and loses nothing"
     )
     note(f"folder     {run.folder}")
+
+
+def made_by(
+    facts: dict[str, Any],  # of a run
+) -> Literal["train", "finetune"]:
+    "The command that made a run, and goes on with it."
+    return "finetune" if "finetuned_from" in facts else "train"
 
 
 def open_run(
@@ -580,7 +656,7 @@ def open_run(
         [Path(run, "model.safetensors"), Path(run, "config.json")],
     )
     if Path(run, "checkpoint.safetensors").is_file() and not all(file.is_file() for file in files):
-        again = f"gptbook train --resume {shlex.quote(run)}"
+        again = f"gptbook {made_by(read_facts(run))} --resume {shlex.quote(run)}"
         raise ValueError(f"{run} is not finished; go on with: {again}")
     model, tokenizer = load(run)
     return model.to(where), tokenizer, read_facts(model_folder(run))

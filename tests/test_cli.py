@@ -330,6 +330,53 @@ def test_ctrl_c_loses_nothing(home):
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
 
 
+@pytest.mark.parametrize("extra", [[], ["--lora", "--rank", "4"]], ids=["everything", "LoRA"])
+def test_ctrl_c_loses_nothing_of_a_fine_tuning(home, extra):
+    "Stopped and resumed is what was never stopped, to the bit; and the folder is a run's."
+    name = "tuned" + "-lora" * bool(extra)
+    words = ["finetune", "runs/play", "--data", "play.txt", "--steps", 60, "--block-size", 16]
+    process = start(*words, *extra, "--out", f"runs/{name}", cwd=home)
+    wait_for_steps(process, home / "runs" / name, 10)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err and out == ""
+    assert f"go on with: gptbook finetune --resume runs/{name}" in err
+    assert {"model.safetensors", "loss.png", "checkpoint.safetensors", "metrics.jsonl"} <= {
+        p.name for p in (home / "runs" / name).iterdir()
+    }
+    step = read_checkpoint(home / "runs" / name)[0]["step"]
+    assert 10 <= step < 60
+    assert gptbook("generate", f"runs/{name}", "--max-new-tokens", 3, cwd=home).returncode == 0
+    resumed = gptbook("finetune", "--resume", f"runs/{name}", "--json", cwd=home)
+    whole = gptbook(*words, *extra, "--out", f"runs/{name}-whole", "--json", cwd=home)
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+    assert f"at step {step}" in resumed.stderr
+    said = [json.loads(done.stdout) for done in (resumed, whole)]
+    same = ("steps", "bits_per_byte", "bits_per_byte_before", "parameters_trained", "parameters")
+    assert [said[0][key] for key in same] == [said[1][key] for key in same]
+    a, b = (GPT.from_pretrained(home / "runs" / n) for n in (name, f"{name}-whole"))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+    log = (home / "runs" / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum('"loss"' in line for line in log) == 60
+    assert said[0]["parameters"] == sum(p.numel() for p in a.parameters())
+
+
+def test_a_killed_fine_tuning_says_how_to_go_on(home):
+    words = ["finetune", "runs/play", "--data", "play.txt", "--block-size", 16, "--steps", 100_000]
+    process = start(*words, "--out", "runs/tuned-killed", cwd=home)
+    wait_for_steps(process, home / "runs/tuned-killed", 3)
+    process.kill()
+    process.communicate()
+    told = gptbook("generate", "runs/tuned-killed", cwd=home)
+    assert told.returncode == 1 and "Traceback" not in told.stderr
+    again = gptbook("finetune", "--resume", "runs/tuned-killed", cwd=home)
+    assert again.returncode == 1 and "before its first checkpoint" in again.stderr, again.stderr
+    checkpoint = home / "runs/tuned-killed/checkpoint.safetensors"  # as if it had lived longer
+    checkpoint.write_bytes((home / "runs/play/checkpoint.safetensors").read_bytes())
+    told = gptbook("generate", "runs/tuned-killed", cwd=home)
+    assert "gptbook finetune --resume runs/tuned-killed" in told.stderr
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without terminals that hang up")
 def test_a_closed_terminal_loses_nothing(home):
     process = start(
@@ -888,6 +935,12 @@ def test_wrong_usage_is_two(here, capsys, words):
             "--data takes a value; one that begins with - stands behind =, as in --data=-x",
         ),
         ("export runs/play", "say where: a folder for the files, or --web"),
+        (
+            "finetune runs/play",
+            "say which model learns from what: gptbook finetune RUN --data TEXT",
+        ),
+        ("finetune runs/play --resume runs/play", "--resume goes on with runs/play; leave out"),
+        ("finetune --resume runs/play --lora", "keeps its settings; leave out --lora"),
         ("train --steps 0", "steps is 0; make it a whole number of at least 1"),
     ],
 )
