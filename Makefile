@@ -4,12 +4,13 @@ PYTHON ?= python3
 WORKERS ?= 2
 PORT ?= 8000
 PART ?= patch
+SECONDS ?= 600
 VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test serve outputs bench release hooks clean
+.PHONY: help book test fuzz serve outputs bench release hooks clean
 
 # settings of the surrounding shell that would change which packages, plots or kernels are used
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP MPLBACKEND JUPYTER_PATH JUPYTER_CONFIG_DIR IPYTHONDIR VIRTUAL_ENV
@@ -36,6 +37,9 @@ test: $(VENV)/.installed ## check form, types, and that notebooks and package ag
 	@echo "running the notebooks' tests, $(WORKERS) at a time"
 	@OMP_NUM_THREADS=1 $(PY) tools/book.py check --workers $(WORKERS)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+fuzz: $(VENV)/.installed ## try damaged files and strange settings, new ones each time (SECONDS=600)
+	@OMP_NUM_THREADS=1 $(PY) tools/fuzz.py --seconds $(SECONDS)
 
 serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)
 	@$(PY) tools/book.py serve --port $(PORT)
