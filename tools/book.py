@@ -4,6 +4,7 @@
     tools/book.py build            run every chapter of _quarto.yml from a clean state, then render _site/;
                                    a claim that fails (an AssertionError) is printed, and the build goes on
     tools/book.py page NAME...     render some pages with the outputs that are saved in them; nothing is run
+    tools/book.py pages FOLDER     render the whole site into FOLDER, in the same way
     tools/book.py outputs [NAME]   run chapters in nbs/ and save their outputs there
     tools/book.py check [NAME]     run chapters for their tests; nothing is written
     tools/book.py serve            show _site/ in a browser
@@ -86,6 +87,13 @@ class Book:
         facts = configparser.ConfigParser(interpolation=None)
         facts.read(self.root / "settings.ini", encoding="utf-8")
         return facts["DEFAULT"].get("repository", "").rstrip("/")
+
+    @property
+    def address(self) -> str:
+        "Where the site will stand, as settings.ini has it; empty where there is none."
+        facts = configparser.ConfigParser(interpolation=None)
+        facts.read(self.root / "settings.ini", encoding="utf-8")
+        return facts["DEFAULT"].get("site", "")
 
     @property
     def chapters(self) -> list[str]:
@@ -466,6 +474,7 @@ def render(
         raise BookError(f"smalldocs stopped with {type(error).__name__}: {error}") from error
     localise(site.out, folder / "nbs/assets/katex")
     link_sources(site.out, book)
+    announce(site.out, book)
     return [w for w in site.warnings if "ipynb-filters" not in w]
 
 
@@ -571,6 +580,64 @@ def _link_row(style: str, links: list[tuple[str, str, str, str]]) -> str:
         for address, icon, text, more in links
     )
     return f'<p class="{style}">{row}</p>'
+
+
+# ---------------------------------------------------------------- for other sites and search engines
+
+
+def announce(
+    site: Path,  # the rendered site
+    book: Book,  # where it comes from
+) -> None:
+    "Write sitemap.xml, and what other sites show where they link to a page: title, description, picture."
+    base = book.address
+    if not base:
+        return
+    addresses = []
+    for page in sorted(site.rglob("*.html")):
+        name = page.relative_to(site).as_posix()
+        addresses.append(f"  <url><loc>{html.escape(base + quote(name))}</loc></url>")
+        text = page.read_text(encoding="utf-8")
+        picture = CARDS.get(name, CARDS[""])
+        tags = [f'<meta property="og:url" content="{html.escape(base + quote(name))}">']
+        for key, value in _card(text, book).items():
+            tags.append(f'<meta property="og:{key}" content="{value}">')
+        if (book.root / picture).is_file():
+            if not (site / picture).exists():  # a page shows the live thing in its place
+                shutil.copyfile(book.root / picture, site / picture)
+            tags.append(f'<meta property="og:image" content="{html.escape(base + picture)}">')
+            tags.append('<meta name="twitter:card" content="summary_large_image">')
+        page.write_text(text.replace("</head>", "\n".join(tags) + "\n</head>", 1), encoding="utf-8")
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    head += '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+    (site / "sitemap.xml").write_text(
+        head + "\n".join(addresses) + "\n</urlset>\n", encoding="utf-8"
+    )
+
+
+CARDS = {  # the pictures of the cards
+    "": "nbs/assets/learning.png",
+    "nbs/playground.html": "nbs/assets/playground.png",
+    "playground/index.html": "nbs/assets/playground.png",
+}
+
+
+def _card(
+    text: str,  # a page
+    book: Book,  # for what all pages share
+) -> dict[str, str]:  # HTML-safe: title, description, site_name, type
+    "What a card says of a page: its own title and description."
+    website = book.config.get("website") or {}
+    site_name = html.escape(website.get("title", ""))
+    title = re.search(r"<title>(.*?)</title>", text, re.S)
+    described = re.search(r'<meta name="description" content="([^"]*)"', text)
+    described_by = described[1] if described else html.escape(website.get("description", ""))
+    return {
+        "title": title[1].removesuffix(f" – {site_name}") if title else site_name,
+        "description": described_by,
+        "site_name": site_name,
+        "type": "website",
+    }
 
 
 # ---------------------------------------------------------------- no other host
@@ -695,22 +762,46 @@ def build(root: Path) -> None:
             print(f"\n{claim}", flush=True)
         write_notebook(run.notebook, work / "run" / name)
     ran = time.monotonic() - started
-    stage(book, work / "site", work / "run")
-    warnings = render(work / "site", book)
-    out = work / "site/_site"
-    for warning in warnings:
-        print(f"warning: {warning}")
-    if any("broken link" in warning for warning in warnings):
-        raise BookError("some links lead nowhere (the warnings above); the site was not written")
-    _refuse_foreign(out)
-    if (root / "_site").exists():
-        shutil.rmtree(root / "_site")
-    shutil.move(out, root / "_site")
+    _render_all(book, work / "site", work / "run", root / "_site")
     pages = len(list((root / "_site").rglob("*.html")))
     peak = f", at most {most:.0f} MB in a chapter" if most else ""
     print(
         f"{pages} pages in _site/: chapters ran in {ran:.0f} s{peak}; all took {time.monotonic() - started:.0f} s{_count(claims)}"
     )
+
+
+def _render_all(
+    book: Book,  # the project
+    work: Path,  # where it is laid out
+    notebooks: Path,  # the root of the notebooks to show
+    target: Path,  # the folder for the site; what is there goes, once the new site is right
+) -> None:
+    "Render every page, and refuse a site with broken links or one that asks other hosts."
+    stage(book, work, notebooks)
+    warnings = render(work, book)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if any("broken link" in warning for warning in warnings):
+        raise BookError("some links lead nowhere (the warnings above); the site was not written")
+    _refuse_foreign(work / "_site")
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.move(work / "_site", target)
+
+
+def pages(
+    root: Path,  # the project folder
+    target: Path,  # a folder that is not there yet, or that holds an earlier site
+) -> None:
+    "Render the whole site with the outputs that the chapters have saved; nothing is run."
+    if target.exists() and any(target.iterdir()) and not (target / "search.json").is_file():
+        raise BookError(f"{target} holds something else than a site; name an empty folder")
+    book = Book(root)
+    if book.missing():
+        raise BookError("_quarto.yml lists pages that are not there: " + ", ".join(book.missing()))
+    with tempfile.TemporaryDirectory(prefix="gptbook-pages-") as work:
+        _render_all(book, Path(work), root, target)
+    print(f"{len(list(target.rglob('*.html')))} pages in {target}")
 
 
 def _count(claims: list[str]) -> str:  # empty where nothing failed
@@ -749,7 +840,7 @@ def page(root: Path, names: list[str]) -> None:
         for path in sorted(p for p in out.rglob("*") if p.is_file()):
             name = path.relative_to(out).as_posix()
             target = root / "_site" / name
-            keep = name in stubs or name.startswith(("search.", "llms.txt", "api/"))
+            keep = name in stubs or name.startswith(("search.", "llms.txt", "sitemap.xml", "api/"))
             if keep and target.exists():
                 continue  # a page in full is better than its stub
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -844,6 +935,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("page", help="render pages with their saved outputs").add_argument(
         "names", nargs="*"
     )
+    commands.add_parser(
+        "pages", help="render the whole site into a folder, with saved outputs"
+    ).add_argument("folder", type=Path)
     commands.add_parser("outputs", help="run chapters and save their outputs").add_argument(
         "names", nargs="*"
     )
@@ -855,7 +949,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands.add_parser("filter", help="Quarto's notebook filter")
     chosen = parser.parse_args(arguments)
-    root = chosen.root.resolve()
+    root, here = chosen.root.resolve(), Path.cwd()
     os.chdir(root)  # nbdev looks for its settings from here
     try:
         match chosen.command:
@@ -863,6 +957,8 @@ def main(arguments: list[str] | None = None) -> int:
                 build(root)
             case "page":
                 page(root, chosen.names)
+            case "pages":
+                pages(root, here / chosen.folder)
             case "outputs":
                 outputs(root, chosen.names)
             case "check":
