@@ -74,7 +74,7 @@ def test_the_study_that_ships():
         runs = [run for run in study.runs if run["tokens"] > 4e5]  # shorter ones were not fitted
         points = np.array([(run["non_embedding"], run["tokens"]) for run in runs])
         errors = np.array([run[key] for run in runs]) / study.laws[law](points) - 1
-        assert np.abs(errors).max() < 0.06 and np.median(np.abs(errors)) < 0.02
+        assert np.abs(errors).max() < 0.07 and np.median(np.abs(errors)) < 0.02
     worst, best = study.scores[0], study.scores[-1]
     assert worst[0] > best[0] and best[1] > worst[1]  # a lower loss, more words that are words
     between = study.expected_scores((worst[0] + best[0]) / 2)
