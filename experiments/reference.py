@@ -2,9 +2,9 @@
 
     python -m experiments.reference
 
-Reads nbs/results/study.jsonl, panel.jsonl and prediction.jsonl, fits L(N, D) to the grid for both
-kinds of held-out text, and writes the runs, the laws with their uncertainty, and the scores of the
-panel beside the loss that they came with.
+Reads nbs/results/study.jsonl, panel.jsonl and prediction.jsonl, fits chapter 08's law (8.6) to the
+grid and the predicted run for both kinds of held-out text, and writes the runs, the laws with their
+uncertainty, and the scores of the panel beside the loss that they came with.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def packed(
 ) -> dict:  # what JSON can hold
     "A law as plain numbers."
     draws = [[round(float(v), 4) for v in row] for row in law.draws]
-    names = ("floor", "scales", "exponents", "scatter", "fitted")
+    names = ("floor", "scales", "exponents", "scatter", "fitted", "power")
     return {name: getattr(law, name) for name in names} | {"draws": draws}
 
 
@@ -59,12 +59,13 @@ def main() -> None:
     grid = [run for run in records("study") if run["series"] == "grid"]
     made = [r for r in records("prediction") if r.get("kind") == "measured"]
     panel = {record["name"]: record for record in records("panel") + made}
-    long = [run for run in grid if run["steps"] >= SHORTEST]
+    long = [run for run in grid + made if run["steps"] >= SHORTEST]
     points = np.array([(run["non_embedding"], run["tokens"]) for run in long], float)
     laws = {}
     for name, kind in KINDS.items():
         losses = np.array([run[kind] for run in long])
-        laws[name] = packed(fit_scaling_law(points, losses, noise(grid, kind), draws=DRAWS))
+        law = fit_scaling_law(points, losses, noise(grid, kind), draws=DRAWS, joint=True)
+        laws[name] = packed(law)
     kept = ("layers", "channels", "non_embedding", "tokens", "seed", "flops", *KINDS.values())
     runs = [{key: run[key] for key in (*kept, "curve")} for run in grid + made]
     scored = [run for run in grid + made if run["name"] in panel]

@@ -704,6 +704,7 @@ def load_study() -> Study:
             law["scatter"],
             np.array(law["draws"]),
             tuple((low, high) for low, high in law["fitted"]),
+            law["power"],
         )
         for name, law in kept["laws"].items()
     }

@@ -502,15 +502,22 @@ def check_memory(
 
 # %% ../nbs/08_scaling.ipynb #d420cbf3
 def _curve(
-    theta: np.ndarray,  # log E, log a of k powers, log b of them; one law (1 + 2k,) or (S, 1 + 2k)
+    theta: np.ndarray,  # log E or log g, log a of k powers, log b; one law (1 + 2k,) or (S, 1 + 2k)
     log_x: np.ndarray,  # (points, k)
+    joint: bool,  # one power g around the sum, and no floor
 ) -> tuple[np.ndarray, np.ndarray]:  # log losses, (…, points), and slopes, (…, points, 1 + 2k)
-    "The logarithm of E + a·x^-b, or of E + a₁·x₁^-b₁ + a₂·x₂^-b₂."
+    "The logarithm of E + a₁·x₁^-b₁ + …, or of (a₁·x₁^-b₁ + …)^g."
     k = log_x.shape[-1]
-    log_floor, log_scale = theta[..., None, :1], theta[..., None, 1 : k + 1]
+    first, log_scale = theta[..., None, :1], theta[..., None, 1 : k + 1]
     exponent = np.exp(theta[..., None, k + 1 :])
     powers = log_scale - exponent * log_x  # logarithms of the summands, (…, points, k)
-    floors = np.broadcast_to(log_floor, powers.shape[:-1] + (1,))
+    if joint:
+        log_sum = np.logaddexp.reduce(powers, axis=-1, keepdims=True)
+        raised = np.exp(first) * log_sum  # (…, points, 1)
+        shares = np.exp(first + powers - log_sum)
+        slopes = np.concatenate([raised, shares, -shares * exponent * log_x], axis=-1)
+        return raised[..., 0], slopes
+    floors = np.broadcast_to(first, powers.shape[:-1] + (1,))
     terms = np.concatenate([floors, powers], axis=-1)
     log_loss = np.logaddexp.reduce(terms, axis=-1)
     shares = np.exp(terms - log_loss[..., None])  # of the loss; the first never goes away
@@ -520,8 +527,9 @@ def _curve(
 def _fit_curve(
     log_x: np.ndarray,  # (points, k)
     log_loss: np.ndarray,  # (points,)
-    start: np.ndarray,  # log E, logs of a, logs of b to begin with, (1 + 2k,)
+    start: np.ndarray,  # log E or log g, logs of a, logs of b to begin with, (1 + 2k,)
     width: float,  # of Huber's loss: where squares end and absolute values begin
+    joint: bool,  # as for `_curve`
 ) -> tuple[np.ndarray, float]:  # the same numbers, fitted, and Huber's loss there
     "Move the numbers of a law down the slope of the error."
     try:
@@ -530,9 +538,9 @@ def _fit_curve(
         advice = "install it with: pip install 'gptbook[study]'"
         raise ImportError(f"fitting a law needs scipy; {advice}") from error
     found = least_squares(
-        lambda theta: _curve(theta, log_x)[0] - log_loss,
+        lambda theta: _curve(theta, log_x, joint)[0] - log_loss,
         start,
-        jac=lambda theta: _curve(theta, log_x)[1],
+        jac=lambda theta: _curve(theta, log_x, joint)[1],
         loss="huber",
         f_scale=width,
     )
@@ -541,14 +549,15 @@ def _fit_curve(
 # %% ../nbs/08_scaling.ipynb #1bd29c8f
 @dataclass(frozen=True, eq=False, repr=False)
 class ScalingLaw:
-    "Powers with a floor, L = E + a·x^-b + … (Hoffmann et al., 2022), and how sure they are."
+    "L = E + a·x^-b + … (Hoffmann et al., 2022) or (a·x^-b + …)^g (Kaplan et al., 2020), and how sure."
 
     floor: float  # E, the loss that no x takes away
     scales: tuple[float, ...]  # a, one for each variable
     exponents: tuple[float, ...]  # b, one for each variable
     scatter: float  # spread of single runs around the law, as a share of the loss
-    draws: np.ndarray  # log E, logs of a, logs of b of laws that fit as well, (draws, 1 + 2k)
+    draws: np.ndarray  # log E or log g, logs of a and b of laws that fit as well, (draws, 1 + 2k)
     fitted: tuple[tuple[float, float], ...]  # smallest and largest value of each variable
+    power: float | None = None  # g, around the sum; None where there is a floor instead
 
     def outside(
         self,
@@ -583,7 +592,7 @@ class ScalingLaw:
     ) -> float | np.ndarray:  # the expected loss, (…)
         "The law's curve."
         powers = np.asarray(self.scales) * np.exp(-np.asarray(self.exponents) * self._log(x))
-        return self.floor + powers.sum(-1)
+        return self.floor + powers.sum(-1) ** (1.0 if self.power is None else self.power)
 
     def interval(
         self,
@@ -592,7 +601,8 @@ class ScalingLaw:
     ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper loss, each (…)
         "Between which losses a run at x should end, if the law's form holds there."
         log_x = self._log(x)
-        log_loss = _curve(self.draws, log_x.reshape(-1, log_x.shape[-1]))[0]  # (draws, points)
+        flat = log_x.reshape(-1, log_x.shape[-1])
+        log_loss = _curve(self.draws, flat, self.power is not None)[0]  # (draws, points)
         noise = np.random.default_rng(0).standard_normal((len(self.draws), 1))
         ends = (1 - share) / 2, (1 + share) / 2
         low, high = np.quantile(np.exp(log_loss + self.scatter * noise), ends, axis=0)
@@ -612,7 +622,8 @@ class ScalingLaw:
         names = ("x",) if len(self.scales) == 1 else ("N", "D")
         powers = zip(self.scales, names, self.exponents)
         law = " + ".join(f"{a:.3g} · {name}^-{b:.3g}" for a, name, b in powers)
-        return f"L = {self.floor:.3g} + {law}, scatter {self.scatter:.2%}"
+        law = f"{self.floor:.3g} + {law}" if self.power is None else f"({law})^{self.power:.3g}"
+        return f"L = {law}, scatter {self.scatter:.2%}"
 
 # %% ../nbs/08_scaling.ipynb #fddcea78
 def _check_points(
@@ -636,30 +647,37 @@ def fit_scaling_law(
     noise: float = 0.0,  # scatter of repeated runs, a share of the loss; the fit's own if larger
     draws: int = 300,  # bootstrap repetitions, for the uncertainty
     seed: int = 0,  # of the bootstrap
+    joint: bool = False,  # one power around the sum of two, and no floor (Kaplan et al., 2020)
 ) -> ScalingLaw:
-    "Fit powers with a floor to losses. Raises ValueError on points that cannot tell."
+    "Fit powers, with a floor or joint, to losses. Raises ValueError on points that cannot tell."
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     x = x[:, None] if x.ndim == 1 else x
     _check_points(x, loss)
+    if joint and x.shape[1] == 1:
+        raise ValueError("a joint law needs sizes and tokens; leave joint out for one variable")
     log_x, log_loss, k = np.log(x), np.log(loss), x.shape[1]
     middle, width = log_x.mean(0), max(noise, 1e-3)  # 1e-3 as in Hoffmann et al. (2022)
     log_x = log_x - middle
-    fits = []
-    for floor in loss.min() * np.array([0.01, 0.3, 0.6, 0.8, 0.9, 0.95]):
-        level = math.log((math.exp(log_loss.mean()) - floor) / k)  # of each power, in the middle
-        for exponents in product((0.05, 0.15, 0.4), repeat=k):
-            start = np.array([math.log(floor), *[level] * k, *np.log(exponents)])
-            fits.append(_fit_curve(log_x, log_loss, start, width))
+    fits, central = [], math.exp(log_loss.mean())
+    firsts = (0.1, 0.2, 0.5) if joint else loss.min() * np.array([0.01, 0.3, 0.6, 0.8, 0.9, 0.95])
+    for first in firsts:
+        level = math.log(
+            (central ** (1 / first) if joint else central - first) / k
+        )  # of each power
+        for exponents in product((0.2, 0.5, 1) if joint else (0.05, 0.15, 0.4), repeat=k):
+            start = np.array([math.log(first), *[level] * k, *np.log(exponents)])
+            fits.append(_fit_curve(log_x, log_loss, start, width, joint))
     best, _ = min(fits, key=lambda fit: fit[1])
-    curve = _curve(best, log_x)[0]
+    curve = _curve(best, log_x, joint)[0]
     scatter = max(noise, math.sqrt(((curve - log_loss) ** 2).sum() / (len(x) - len(best))))
     shaken = curve + scatter * np.random.default_rng(seed).standard_normal((draws, len(x)))
-    sample = np.array([_fit_curve(log_x, row, best, width)[0] for row in shaken])
+    sample = np.array([_fit_curve(log_x, row, best, width, joint)[0] for row in shaken])
     for theta in (best[None], sample):  # from the middle of the points back to x = 1
         theta[:, 1 : k + 1] += np.exp(theta[:, k + 1 :]) * middle
-    floor, *rest = np.exp(best).tolist()
+    first, *rest = np.exp(best).tolist()
     fitted = tuple(zip(x.min(0).tolist(), x.max(0).tolist()))
-    return ScalingLaw(floor, tuple(rest[:k]), tuple(rest[k:]), scatter, sample, fitted)
+    floor, power = (0.0, first) if joint else (first, None)
+    return ScalingLaw(floor, tuple(rest[:k]), tuple(rest[k:]), scatter, sample, fitted, power)
 
 # %% ../nbs/08_scaling.ipynb #314b7408
 _WORD = regex.compile(r"\p{L}+(?:['’]\p{L}+)*")

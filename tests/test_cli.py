@@ -740,11 +740,13 @@ def test_export_can_be_used_like_a_run(here, capsys):
     }
 
 
-def test_the_included_model_works_without_a_network(tmp_path, monkeypatch, capsys):
+def test_the_included_models_work_without_a_network(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPTBOOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     code, out, _ = call(capsys, "generate", "--max-new-tokens", 20, "--seed", 0)
+    assert code == 0 and out.startswith("It was ") and len(out) > 20
+    code, out, _ = call(capsys, "generate", "shakespeare", "--max-new-tokens", 20, "--seed", 0)
     assert code == 0 and out.startswith("ROMEO:") and len(out) > 20
     assert list(tmp_path.iterdir()) == []  # nothing was fetched, nothing was written
 

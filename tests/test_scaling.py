@@ -121,6 +121,25 @@ def test_a_known_law_of_size_and_text_is_found():
         law.needed(1.0)
 
 
+def test_a_known_joint_law_is_found():
+    sizes = np.geomspace(3e4, 3e6, 6)
+    x = np.array([(n, ratio * n) for n in sizes for ratio in (5, 20, 80)])
+
+    def truth(x: np.ndarray) -> np.ndarray:
+        return (3e3 * x[..., 0] ** -0.4 + 8e6 * x[..., 1] ** -0.85) ** 0.14
+
+    law = fit_scaling_law(x, truth(x), draws=10, joint=True)
+    np.testing.assert_allclose((*law.exponents, law.power), (0.4, 0.85, 0.14), rtol=0.02)
+    far = np.array((1e7, 2e8))
+    assert law.floor == 0 and law(far) == pytest.approx(truth(far), rel=1e-3)
+    shaken = truth(x) * np.exp(0.005 * np.random.default_rng(1).standard_normal(len(x)))
+    low, high = fit_scaling_law(x, shaken, noise=0.005, draws=50, joint=True).interval(far)
+    assert low < truth(far) < high
+    assert "^0.14" in repr(law)
+    with pytest.raises(ValueError, match="needs sizes and tokens"):
+        fit_scaling_law([1e9, 1e10, 1e11, 1e12], [5, 4, 3.5, 3.2], joint=True)
+
+
 def test_a_fit_without_scipy_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ImportError, match=r"needs scipy.*gptbook\[study\]"):
