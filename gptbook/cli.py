@@ -614,13 +614,18 @@ def estimate(
         price=o.price,
     )
     scores = study.expected_scores(result.loss or 0.0)
+    ranges = study.score_ranges(result.loss or 0.0)
     if o.json:
-        say(json.dumps(result.summary() | {"scores": scores}))
+        say(json.dumps(result.summary() | {"scores": scores, "score_ranges": ranges}))
         return 0
     say(repr(result))
     if scores:
-        shares = ", ".join(f"{name} {score:.0%}" for name, score in scores.items())
-        say(f"scores: {shares} (on novels; chapter 08 says why across falls below chance)")
+        shares = ", ".join(
+            f"{name} {score:.0%} ({ranges[name][0]:.0%} to {ranges[name][1]:.0%})"
+            for name, score in scores.items()
+        )
+        say(f"scores: {shares}")
+        say("in brackets: the runs nearest in loss, on novels; chapter 08 says what the names mean")
     return 0
 
 # %% ../nbs/95_cli.ipynb #2820fe12

@@ -687,6 +687,21 @@ class Study:
         columns = zip(self.columns[1:], self.scores.T[1:])
         return {name: float(np.interp(bits, losses[order], c[order])) for name, c in columns}
 
+    def score_ranges(
+        self,
+        bits: float,  # bits per byte on new authors
+        nearest: int = 4,  # runs to look at
+    ) -> dict[str, tuple[float, float]]:  # empty outside what was measured
+        "The least and the most that the runs with the nearest losses scored, and what is expected."
+        expected = self.expected_scores(bits)
+        near = self.scores[abs(self.scores[:, 0] - bits).argsort()[:nearest]]
+        ranges = {}
+        for name, column in zip(self.columns[1:], near.T[1:]):
+            if name in expected:
+                found = (*column.tolist(), expected[name])
+                ranges[name] = min(found), max(found)
+        return ranges
+
 
 def load_study() -> Study:
     "The study that comes with the package."

@@ -79,7 +79,10 @@ def test_the_study_that_ships():
     assert worst[0] > best[0] and best[1] > worst[1]  # a lower loss, more words that are words
     between = study.expected_scores((worst[0] + best[0]) / 2)
     assert worst[1] <= between["words"] <= best[1]
-    assert study.expected_scores(9.0) == {}
+    ranges = study.score_ranges((worst[0] + best[0]) / 2)
+    assert all(0 <= ranges[n][0] <= between[n] <= ranges[n][1] <= 1 for n in between)
+    assert study.score_ranges(best[0])["across"][1] > study.score_ranges(best[0])["across"][0] + 0.2
+    assert study.expected_scores(9.0) == study.score_ranges(9.0) == {}
 
 
 def test_outside_the_study_there_is_a_warning():
