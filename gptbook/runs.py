@@ -13,6 +13,7 @@ __all__ = ['write_tensors', 'read_tensors', 'check_tensors', 'write_checkpoint',
 
 # %% ../nbs/94_runs.ipynb #4813c63d
 import ctypes
+import hashlib
 import json
 import math
 import os
@@ -51,6 +52,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../nbs/94_runs.ipynb #216f8709
+def _hash(
+    text: str,
+) -> str:  # 64 hexadecimal digits
+    "The SHA-256 hash of a text."
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def write_tensors(
     path: str | PathLike[str],  # the file
     tensors: Mapping[str, Tensor],  # by name
@@ -61,7 +69,8 @@ def write_tensors(
     with atomic(path) as temporary:
         whole = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
         try:
-            known = {key: json.dumps(facts), "sha256": tensors_sha256(whole)}
+            text = json.dumps(facts)
+            known = {key: text, "sha256": tensors_sha256(whole), "facts_sha256": _hash(text)}
             save_file(whole, temporary, known)
         except SafetensorError as error:
             raise OSError(f"cannot write {path} ({error}); make room on the disk") from error
@@ -78,9 +87,15 @@ def read_tensors(
     try:
         with safe_open(path, "pt") as file:
             known, names = file.metadata() or {}, file.keys()
+            if "facts_sha256" in known and known["facts_sha256"] != _hash(known[key]):
+                raise ValueError(
+                    "damaged: its facts are not those that were written; copy it again"
+                )
             facts = json.loads(known[key])
             tensors = {name: file.get_tensor(name).clone() for name in names}
-        check_sha256(tensors, known.get("sha256"), path)
+            earlier = "facts_sha256" not in known  # versions that wrote one hash, or none
+            written = known.get("sha256") if earlier else known["sha256"]
+        check_sha256(tensors, written, path)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         kind = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is not a whole file of this package ({kind})") from error

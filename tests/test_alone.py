@@ -145,6 +145,20 @@ def test_a_turned_bit_in_a_checkpoint_is_noticed(tmp_path):
         read_tensors(tmp_path / "a.safetensors")
 
 
+def test_a_turned_digit_in_the_facts_of_a_checkpoint_is_noticed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"w": torch.arange(100.0)}, {"step": 123456})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"123456", b"123457"))
+    with pytest.raises(ValueError, match="facts are not those that were written"):
+        read_tensors(path)
+    path.write_bytes(data.replace(b'"sha256"', b'"sha257"'))  # the name of the other hash
+    with pytest.raises(ValueError, match="not a whole file"):
+        read_tensors(path)
+    path.write_bytes(data)
+    assert read_tensors(path)[0] == {"step": 123456}
+
+
 def test_a_turned_bit_in_token_ids_is_noticed(tmp_path):
     path = tmp_path / "ids.bin"
     TokenDataset(torch.arange(1000) % 50, 8, 3000).save(path)
