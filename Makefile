@@ -5,12 +5,13 @@ WORKERS ?= 2
 PORT ?= 8000
 PART ?= patch
 SECONDS ?= 600
+MINUTES ?= 120
 VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test fuzz serve outputs bench release hooks clean
+.PHONY: help book test fuzz soak serve outputs bench release hooks clean
 
 # settings of the surrounding shell that would change which packages, plots or kernels are used
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP MPLBACKEND JUPYTER_PATH JUPYTER_CONFIG_DIR IPYTHONDIR VIRTUAL_ENV
@@ -40,6 +41,9 @@ test: $(VENV)/.installed ## check form, types, and that notebooks and package ag
 
 fuzz: $(VENV)/.installed ## try damaged files and strange settings, new ones each time (SECONDS=600)
 	@OMP_NUM_THREADS=1 $(PY) tools/fuzz.py --seconds $(SECONDS)
+
+soak: $(VENV)/.installed ## the same small things again and again: does anything grow? (MINUTES=120)
+	@OMP_NUM_THREADS=1 $(PY) -m experiments.soak --minutes $(MINUTES)
 
 serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)
 	@$(PY) tools/book.py serve --port $(PORT)

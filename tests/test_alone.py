@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 import torch
+from small_book import ROOT
 
 from gptbook.data import TokenDataset
 from gptbook.files import _HOST, atomic, hold_folder, release_folder
@@ -173,3 +174,13 @@ def test_a_turned_bit_in_token_ids_is_noticed(tmp_path):
         json.dumps({k: facts[k] for k in facts if k != "sha256"})
     )
     assert len(TokenDataset.open(path, 8)) == 1000  # an older file does not say
+
+
+def test_nothing_grows_in_a_few_rounds():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.soak", "--quick"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0 and "6 rounds, and nothing grew" in done.stdout, done.stderr
