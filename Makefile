@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test fuzz soak serve outputs bench release hooks clean
+.PHONY: help book test fuzz soak serve epub pdf outputs bench release hooks clean
 
 # settings of the surrounding shell that would change which packages, plots or kernels are used
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP MPLBACKEND JUPYTER_PATH JUPYTER_CONFIG_DIR IPYTHONDIR VIRTUAL_ENV
@@ -48,6 +48,12 @@ soak: $(VENV)/.installed ## the same small things again and again: does anything
 serve: $(VENV)/.installed ## show _site/ at http://127.0.0.1:8000 (PORT=8000)
 	@$(PY) tools/book.py serve --port $(PORT)
 
+epub: $(VENV)/.paper ## the book as one file for a reader: _paper/gptbook.epub
+	@$(PY) tools/paper.py epub
+
+pdf: $(VENV)/.paper ## the book as one file to print: _paper/gptbook.pdf
+	@$(PY) tools/paper.py pdf
+
 outputs: $(VENV)/.installed ## run chapters in place and save their outputs in them (NAME=... for some)
 	@$(PY) tools/book.py outputs $(NAME)
 
@@ -61,9 +67,13 @@ hooks: $(VENV)/.installed ## once in a clone: git merges and compares notebooks 
 	@git config --local include.path ../.gitconfig
 
 clean: ## remove what is generated: _site, _build, caches (.venv stays: delete it by hand)
-	rm -rf _site _build _proc build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf _site _paper _build _proc build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+$(VENV)/.paper: $(VENV)/.installed tools/paper.txt
+	@$(PY) -m pip install --quiet --requirement tools/paper.txt
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed benchmarks/peers.txt benchmarks/apart.txt
 	@$(PY) -m pip install -qq -c constraints.txt --no-deps -r benchmarks/peers.txt
